@@ -1,0 +1,155 @@
+"""The public Python API: what the command line does, as functions on plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgecnn.bundle import Bundle, find_bundles, open_bundle
+from edgecnn.errors import UsageError
+from edgecnn.pipeline import inference
+from edgecnn.pipeline.benchmarking import Effort, benchmark_bundle, benchmark_file
+from edgecnn.pipeline.candidates import is_model_file
+from edgecnn.pipeline.compressing import refuse_int8
+from edgecnn.pipeline.context import Context
+from edgecnn.pipeline.exporting import Exported
+from edgecnn.pipeline.exporting import export as export_bundle
+from edgecnn.pipeline.reporting import report as write_report
+from edgecnn.pipeline.run import run as run_recipe
+from edgecnn.pipeline.verifying import gate
+from edgecnn.pipeline.verifying import verify as verify_bundle
+from edgecnn.recipe import PruneStep, QuantizeStep, Recipe, Step, Training, TrainStep, load
+from edgecnn.report.rows import ParityRow, Row
+from edgecnn.runtimes.ports import Normalization
+from edgecnn.spec import Format, Runtime
+
+DEFAULT_RUNTIMES = (Runtime.TORCH, Runtime.ONNXRUNTIME, Runtime.LITERT)
+
+
+def train(data: str, run: str | Path, *, context: Context | None = None, **settings: Any) -> Bundle:
+    """Train or fine-tune on ``data`` (a folder of pictures, or ``"digits"``) and write ``run/float``.
+
+    ``settings`` are the fields of ``recipe.TrainStep``. Raises ``DataError``, ``ModelError``, ``UsageError``, ``BundleError``.
+    """
+    recipe = train_recipe(data, Path(run).name, **settings)
+    run_recipe(context or Context(Path(run), data), recipe.resolved())
+    return open_bundle(Path(run) / recipe.steps[0].output)  # type: ignore[union-attr, operator]
+
+
+def train_recipe(data: str, name: str, **settings: Any) -> Recipe:
+    """The recipe that one train verb means."""
+    return Recipe(name=name, data=data, steps=(TrainStep(**settings),))
+
+
+def compress_recipe(
+    parent: Bundle,
+    *,
+    prune: float | None = None,
+    quantize: str | None = None,
+    round_to: int = 8,
+    recovery: Training | None = None,
+    calibration: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> Recipe:
+    """The recipe that one compress verb means, resolved against the run that ``parent`` is in.
+
+    Raises ``UsageError`` when there is nothing to do or the parent is int8 already.
+    """
+    steps: list[Step] = []
+    if prune is not None:
+        steps.append(PruneStep(ratio=prune, round_to=round_to, recovery=recovery, seed=seed))
+    if quantize is not None:
+        if quantize != "int8":
+            raise UsageError(f"cannot quantize to {quantize!r}", hint="known: int8")
+        steps.append(QuantizeStep(seed=seed, **(calibration or {})))
+    if not steps:
+        raise UsageError("nothing to do", hint="say what: --prune 0.3, --quantize int8, or both")
+    refuse_int8(parent, "compressed further")
+    facts = parent.manifest.data
+    recipe = Recipe(name=parent.title, data=str(facts["source"]), data_seed=int(facts["seed"]), steps=tuple(steps))
+    return recipe.resolved({parent.name: "float"})
+
+
+def compress(path: str | Path, *, context: Context | None = None, **settings: Any) -> Bundle:
+    """Prune and/or quantize a float bundle (or a run's ``float`` stage); returns the last bundle written.
+
+    ``settings``: ``prune`` (fraction of channels), ``quantize="int8"``, ``round_to``, ``recovery``, ``calibration``, ``seed``.
+    """
+    parent = open_bundle(Path(path))
+    recipe = compress_recipe(parent, **{"recovery": PruneStep().recovery, **settings})
+    where = context or Context(parent.path.parent)
+    run_recipe(where, recipe)
+    return open_bundle(where.run / str(recipe.steps[-1].output))  # type: ignore[union-attr]
+
+
+def export(
+    path: str | Path,
+    formats: Sequence[Format | str] = (Format.ONNX, Format.TFLITE),
+    *,
+    verify: bool = True,
+    force: bool = False,
+    context: Context | None = None,
+) -> list[Exported]:
+    """Render a bundle, or every bundle of a run, into files; each passes the parity gate before it appears."""
+    chosen = tuple(Format(name) for name in formats)
+    found: list[Exported] = []
+    for bundle in find_bundles(Path(path)):
+        found += export_bundle(context or Context(Path(path)), bundle, chosen, verify=verify, force=force)
+    return found
+
+
+def verify(path: str | Path, *, context: Context | None = None, strict: bool = True) -> list[ParityRow]:
+    """Check every stage of a bundle, or of all bundles of a run. Raises ``GateError`` on a miss when ``strict``."""
+    rows = [row for bundle in find_bundles(Path(path)) for row in verify_bundle(context or Context(Path(path)), bundle)]
+    if strict:
+        gate(rows)
+    return rows
+
+
+def benchmark(
+    *paths: str | Path,
+    runtimes: Sequence[Runtime | str] = DEFAULT_RUNTIMES,
+    threads: Sequence[int] = (1,),
+    effort: Effort | None = None,
+    normalization: Normalization | None = None,
+    context: Context | None = None,
+) -> list[Row]:
+    """Measure bundles, runs and model files: latency, memory, size, and accuracy where there are pictures."""
+    chosen = [Runtime(name) for name in runtimes]
+    rows: list[Row] = []
+    for path in map(Path, paths):
+        where = context or Context(path)
+        if path.is_dir():
+            for bundle in find_bundles(path):
+                rows += benchmark_bundle(where, bundle, chosen, threads, effort or Effort())
+        else:
+            rows += benchmark_file(where, path, chosen, threads, effort or Effort(), normalization)
+    return rows
+
+
+def report(run: str | Path) -> Path:
+    """Write ``report.html`` and ``report.json`` of a benchmarked run; returns the page's path."""
+    return write_report(Path(run))[0]
+
+
+def evaluate(path: str | Path, runtime: Runtime | str | None = None, **options: Any) -> inference.Evaluation:
+    """Accuracy of a bundle or model file in a runtime on the test split. See ``pipeline.inference.evaluate``."""
+    return inference.evaluate(Path(path), None if runtime is None else Runtime(runtime), **options)
+
+
+def predict(path: str | Path, pictures: Sequence[str | Path], **options: Any) -> list[inference.Prediction]:
+    """The most likely classes of pictures. See ``pipeline.inference.predict``."""
+    return inference.predict(Path(path), [Path(picture) for picture in pictures], **options)
+
+
+def run(recipe: str | Path, run: str | Path, *, data: str | None = None, overrides: Sequence[str] = ()) -> None:
+    """Run a recipe file (or a shipped recipe by name) in the folder ``run``."""
+    loaded = load(Path(recipe), list(overrides))
+    chosen = loaded if data is None else loaded.model_copy(update={"data": data})
+    run_recipe(Context(Path(run), chosen.data, chosen.data_seed), chosen.resolved())
+
+
+__all__ = [
+    "benchmark", "compress", "evaluate", "export", "is_model_file", "predict", "report", "run", "train", "verify",
+]  # fmt: skip

@@ -1,0 +1,119 @@
+"""Name -> "module:function" plus light facts, and the only module that imports by name.
+
+Adding a model, a format or a runtime is one file and one row here; commands, tests and the support table follow from the row.
+Nothing heavy is imported until a row is loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeVar
+
+from edgecnn.errors import EdgecnnError, MissingPackageError, ModelError, UsageError
+from edgecnn.spec import Format, Runtime
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model family member: ``target(spec) -> nn.Module``; ``default_size`` is the paper's image size in pixels."""
+
+    target: str
+    paper: str
+    default_size: int
+
+
+@dataclass(frozen=True)
+class FormatRow:
+    """A file format: ``target(graph, path, meta=...)`` renders it, ``trace(path, images)`` runs it layer by layer."""
+
+    target: str
+    trace: str
+    extension: str
+    package: str
+
+
+@dataclass(frozen=True)
+class RuntimeRow:
+    """An engine: ``target`` is its class, ``package`` what pip installs, ``extra`` edgecnn's name for that, and what it reads."""
+
+    target: str
+    package: str
+    extra: str
+    formats: tuple[Format, ...]
+
+
+MODELS: dict[str, ModelRow] = {
+    "mobilenet_v2": ModelRow("edgecnn.models.mobilenet_v2:mobilenet_v2", "Sandler 2018, arXiv:1801.04381", 224),
+    "mobilenet_v3_small": ModelRow("edgecnn.models.mobilenet_v3:mobilenet_v3_small", "Howard 2019, arXiv:1905.02244", 224),
+    "mobilenet_v3_large": ModelRow("edgecnn.models.mobilenet_v3:mobilenet_v3_large", "Howard 2019, arXiv:1905.02244", 224),
+    "resnet8": ModelRow("edgecnn.models.resnet8:resnet8", "Banbury 2021 (MLPerf Tiny), arXiv:2106.07597", 32),
+}
+
+FORMATS: dict[Format, FormatRow] = {
+    Format.ONNX: FormatRow("edgecnn.export.onnx:render", "edgecnn.export.onnx:trace", ".onnx", "onnx"),
+    Format.TFLITE: FormatRow("edgecnn.export.tflite:render", "edgecnn.export.tflite:trace", ".tflite", "ai-edge-litert"),
+}
+
+RUNTIMES: dict[Runtime, RuntimeRow] = {
+    Runtime.TORCH: RuntimeRow("edgecnn.runtimes.engine_torch:Engine", "torch", "", (Format.TORCH,)),
+    Runtime.ONNXRUNTIME: RuntimeRow(
+        "edgecnn.runtimes.engine_onnxruntime:Engine", "onnxruntime", "onnxruntime", (Format.ONNX,)
+    ),
+    Runtime.LITERT: RuntimeRow("edgecnn.runtimes.engine_litert:Engine", "ai-edge-litert", "litert", (Format.TFLITE,)),
+    Runtime.NULL: RuntimeRow("edgecnn.runtimes.engine_null:Engine", "", "", (Format.TORCH, Format.ONNX, Format.TFLITE)),
+}
+
+LITERT_MODULES = ("ai_edge_litert", "tflite_runtime")
+"""The TFLite runtime under its present and its former name."""
+
+Row = TypeVar("Row")
+
+
+def require(module: str, *, extra: str) -> ModuleType:
+    """Import an optional module. Raises ``MissingPackageError`` that says which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise MissingPackageError(
+            f"{module.split('.')[0]} is not installed", hint=f"install it with: pip install 'edgecnn[{extra}]'"
+        ) from error
+
+
+def load(target: str) -> Any:
+    """The object that ``"module:attribute"`` names."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def row(table: Mapping[Any, Row], name: str, what: str, error: type[EdgecnnError] = UsageError) -> Row:
+    """The row called ``name``. Raises ``error`` naming the close matches when there is none."""
+    if name in table:
+        return table[name]
+    names = [str(key) for key in table]
+    close = difflib.get_close_matches(name, names, n=1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    raise error(f"unknown {what} {name!r}", hint=f"{guess}known: {', '.join(names)}")
+
+
+def model_row(name: str) -> ModelRow:
+    """The model's row; ``timm:<name>`` stands for every timm model. Raises ``ModelError``."""
+    if name.startswith("timm:"):
+        return ModelRow("edgecnn.models.timm_models:timm_model", f"timm model {name[5:]}", 224)
+    return row(MODELS, name, "model", ModelError)
+
+
+def engines() -> dict[str, str]:
+    """Each runtime and whether it can be used here, or how to install it."""
+    modules = {Runtime.TORCH: ("torch",), Runtime.ONNXRUNTIME: ("onnxruntime",), Runtime.LITERT: LITERT_MODULES}
+    found = {}
+    for name, row in RUNTIMES.items():
+        here = not row.package or any(importlib.util.find_spec(module) for module in modules[name])
+        found[str(name)] = "ready" if here else f"not installed: pip install 'edgecnn[{row.extra}]'"
+    return found

@@ -1,0 +1,40 @@
+"""The command line: one thin function per verb, which builds recipe steps from flags and calls the public API.
+
+Nothing heavy is imported here or in the verb modules outside function bodies: ``edgecnn --help`` answers in under 0.2 s.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from edgecnn.cli import compare, look, make
+from edgecnn.errors import EdgecnnError
+
+app = typer.Typer(
+    name="edgecnn",
+    help="From a folder of pictures to a compressed, verified and benchmarked image classifier on the device.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+)
+
+for verb in (make.train, make.compress, make.export, make.run, compare.verify, compare.benchmark, compare.report):
+    app.command()(verb)
+for verb in (compare.evaluate, look.predict, look.inspect, look.recipes, look.doctor):
+    app.command()(verb)
+app.add_typer(look.data_app, name="data")
+
+
+def main() -> None:
+    """Run the command line; errors that a user can cure are told in words and give their exit code."""
+    try:
+        app()
+    except EdgecnnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)

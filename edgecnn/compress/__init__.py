@@ -1,0 +1,21 @@
+"""Make a network smaller: fewer channels (prune) or fewer bits (calibrate, quantize).
+
+Quantization takes a captured float graph (:mod:`edgecnn.graph`, where the reasons for a representation of our own
+are) and decides every integer once; the formats are only written from the result, and no exporter or runtime
+calibrates anything.
+
+What was decided, and why:
+
+* **Ranges are observed after the activation**, on the fused tensors, so no level is spent on values a relu removes; a
+  clamp costs nothing, since the end of the range does it. A range never reaches beyond what its reader can tell
+  apart: in front of a hard-swish it ends at -3, below which the output is 0 anyway.
+* **Plain minimum and maximum** is the default. See :mod:`edgecnn.compress.calibrate` for the comparison.
+* **The numbers of the input are not calibrated but known**: pixel - 128 is the quantized input, exactly.
+* **Hard-swish is decomposed** into a gate ``clamp(x / 6 + 1/2, 0, 1)`` with the fixed numbers 1/255 and -128, and a
+  product. No runtime has a fast int8 hard-swish, all have these two. SiLU likewise, with a sigmoid.
+* **Weights** are symmetric per output channel in [-127, 127]; biases int32. One scale per tensor loses 3-6 points on
+  depthwise nets.
+* **Same pictures, same numbers**: neither the order nor the batching of the calibration pictures, nor the number of
+  threads, changes the minimum and maximum of a tensor by more than float32 rounding of the float network itself; the
+  quantized network is computed with exact sums and gives the same bits everywhere.
+"""

@@ -1,0 +1,26 @@
+"""Where pictures come from and how they become arrays. What was decided here, and why:
+
+* **One way in.** ``source.open_data`` turns a name or a folder into an ``ImageSet``; nothing else knows where
+  pictures come from. A new kind of source is one file with a class that has the members of ``items.ImageSet``, and
+  one line in ``open_data``.
+* **Everything is checked before anything runs.** Opening a folder decodes every file with the code that training
+  uses, and raises one ``DataError`` with every broken file, every class that is too small and every class that is
+  missing from a split.
+* **One preprocessing.** ``preprocess.apply`` is the reference for training, calibration, evaluation, every runtime and
+  prediction. It is Pillow all the way (antialiased resize of the short side, centre crop). JPEG's fast scaled decoding
+  ("draft") is not used, because it changes pixels.
+* **What a picture is.** 8-bit RGB, upright by its EXIF orientation. 16-bit samples keep the high byte (what Pillow
+  does with 16-bit colour, so grey and colour agree). Transparency is laid over white. CMYK goes through Pillow's
+  plain formula and colour profiles are ignored. Of animations the first frame counts. 32-bit and floating-point
+  samples have no defined white and are refused.
+* **Three splits that never overlap**, always all three, stratified, chosen by hashing seed and id: a split is the
+  same on every machine, and a picture added later moves few others. The ids belong into the bundle;
+  ``source.with_splits`` restores them.
+* **Test means test.** A folder with ``train/`` and ``val/`` only gets a new val split out of train, and its ``val/`` is
+  reported on and never tuned on.
+* **Statistics and calibration see train only.** By default one mean and one std serve all channels, with 255 * mean
+  whole: then normalization folds exactly into the quantized input. Pretrained networks keep the constants they were
+  trained with.
+* **uint8 arrays in memory, temporary file above 1 GiB.** Small pictures are decoded once per process; there is no
+  copy of the data set on disk that could become stale.
+"""

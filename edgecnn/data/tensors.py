@@ -1,0 +1,165 @@
+"""From pictures to arrays: what training, calibration and evaluation feed to networks."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.data.items import ImageSet, Item
+from edgecnn.data.parallel import in_threads
+from edgecnn.data.preprocess import Pixels, apply
+from edgecnn.data.splits import pick_stratified
+from edgecnn.errors import DataError, UsageError
+from edgecnn.spec import Interpolation, Preprocess, Split
+
+MEMORY_LIMIT_BYTES = 1 << 30  # arrays above this live in a temporary file, mapped into memory
+_BLOCK = 512  # pictures in flight at once when streaming
+
+
+@dataclass(frozen=True)
+class ImageTensors:
+    """Preprocessed pictures.
+
+    ``images`` (N, H, W, 3) uint8, ``labels`` (N,) int64, ``ids`` N names, all in the same order.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+        return len(self.ids)
+
+
+def load_split(data: ImageSet, split: Split, p: Preprocess, *, limit: int | None = None, seed: int = 0) -> ImageTensors:
+    """All pictures of a split, sorted by id; or ``limit`` of them, chosen by ``seed``, classes in their proportion.
+
+    Raises ``UsageError`` if ``limit`` is not positive.
+    """
+    items = data.splits[split]
+    if limit is not None:
+        items = pick_stratified(items, limit, seed, f"limit {split}")
+    return load_items(data, items, p)
+
+
+def load_items(data: ImageSet, items: Sequence[Item], p: Preprocess) -> ImageTensors:
+    """The given pictures, in the given order.
+
+    Sets over 1 GiB are backed by a temporary file that vanishes with the process.
+    """
+    images = _allocate((len(items), p.size, p.size, 3))
+
+    def load(position: int) -> None:
+        images[position] = apply(p, data.read(items[position]))
+
+    for _ in in_threads(load, range(len(items))):
+        pass
+    return ImageTensors(images, _labels(items), tuple(item.id for item in items))
+
+
+def iter_batches(data: ImageSet, items: Sequence[Item], p: Preprocess, batch_size: int) -> Iterator[ImageTensors]:
+    """The given pictures in batches, in order; one batch is in memory at a time, however many items there are.
+
+    Raises ``UsageError`` if ``batch_size`` is not positive.
+    """
+    if batch_size < 1:
+        raise UsageError(f"the batch size is {batch_size}", hint="give a batch size of at least 1")
+    for start in range(0, len(items), batch_size):
+        yield load_items(data, items[start : start + batch_size], p)
+
+
+def channel_stats(
+    data: ImageSet, p: Preprocess, *, mode: str = "uniform", limit: int | None = None, seed: int = 0
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of the training split's pixels, in units of [0, 1].
+
+    Only the geometry of ``p`` is used, not its mean and std.
+
+    Args:
+        mode: ``"uniform"``: one mean and one std for all channels, 255 * mean rounded to a whole number, so that
+            normalization folds exactly into the scale and zero point of a quantized input. ``"per_channel"``: plain.
+        limit: use so many pictures (stratified, seeded) instead of the whole split.
+
+    Raises ``DataError`` if all pixels are equal, ``UsageError`` for another mode.
+    """
+    items = data.splits[Split.TRAIN]
+    if limit is not None:
+        items = pick_stratified(items, limit, seed, "channel statistics")
+    counts = np.zeros((3, 256), np.int64)
+    for batch in iter_batches(data, items, p, _BLOCK):
+        counts += count_levels(batch.images)
+    return stats_of_levels(counts, mode)
+
+
+def fit_preprocess(
+    data: ImageSet,
+    size: int,
+    *,
+    interpolation: Interpolation = Interpolation.BILINEAR,
+    crop_fraction: float = 1.0,
+    mode: str = "uniform",
+    limit: int | None = None,
+) -> Preprocess:
+    """The ``Preprocess`` for training from scratch at ``size`` pixels: given geometry, statistics of train.
+
+    Raises as ``channel_stats``, and ``UsageError`` if ``size`` is not positive or ``crop_fraction`` not in (0, 1].
+    """
+    if size < 1 or not 0 < crop_fraction <= 1:
+        raise UsageError(
+            f"image size {size} and crop fraction {crop_fraction}",
+            hint="the size is a positive number of pixels, the crop fraction a number above 0 and at most 1",
+        )
+    geometry = Preprocess(size, (0.0,) * 3, (1.0,) * 3, interpolation, crop_fraction)
+    mean, std = channel_stats(data, geometry, mode=mode, limit=limit)
+    return replace(geometry, mean=mean, std=std)
+
+
+def count_levels(images: Pixels) -> NDArray[np.int64]:
+    """How often each of the 256 levels occurs in each channel: images (N, H, W, 3) uint8 -> (3, 256)."""
+    return np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(3)]).astype(np.int64)
+
+
+def stats_of_levels(
+    counts: NDArray[np.int64], mode: str = "uniform"
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and std from level counts (3, 256), exact whatever the order of the pictures; see ``channel_stats``.
+
+    Raises ``DataError`` if all pixels are equal, ``UsageError`` for another mode.
+    """
+    if mode == "uniform":
+        counts = np.repeat(counts.sum(axis=0, keepdims=True), 3, axis=0)
+    elif mode != "per_channel":
+        raise UsageError(f"channel statistics of kind {mode!r}", hint="choose uniform or per_channel")
+    levels = np.arange(256)
+    mean = counts @ levels / counts.sum(axis=1)
+    if mode == "uniform":
+        mean = np.round(mean)
+    variance = (counts * (levels[None, :] - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
+    if variance.min() == 0:
+        raise DataError("all training pictures are of one plain colour", hint="check what the files contain")
+    m, s = (mean / 255).tolist(), (np.sqrt(variance) / 255).tolist()
+    return (m[0], m[1], m[2]), (s[0], s[1], s[2])
+
+
+def choose_calibration(data: ImageSet, count: int, seed: int) -> tuple[Item, ...]:
+    """``count`` pictures of the training split for choosing quantization ranges; stratified, seeded, sorted by id.
+
+    Validation and test pictures are never among them. All of train if it is smaller; ``UsageError`` if ``count`` < 1.
+    """
+    return pick_stratified(data.splits[Split.TRAIN], count, seed, "calibration")
+
+
+def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    if int(np.prod(shape)) <= MEMORY_LIMIT_BYTES:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile(prefix="edgecnn-") as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _labels(items: Sequence[Item]) -> NDArray[np.int64]:
+    return np.array([item.label for item in items], np.int64)

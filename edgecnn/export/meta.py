@@ -1,0 +1,62 @@
+"""What a file says about itself: labels, preprocessing and where it comes from, as named strings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgecnn.data.preprocess import from_dict, to_dict
+from edgecnn.errors import UsageError
+from edgecnn.export.onnx import META_PREFIX
+from edgecnn.export.tflite_builder import META_ENTRY, metadata, unpack
+from edgecnn.spec import Format, Preprocess
+
+
+
+def meta_of(labels: Sequence[str], preprocess: Preprocess, **more: str) -> dict[str, str]:
+    """The metadata of a file: ``labels`` and ``preprocess`` as JSON, and whatever strings the caller adds."""
+    return {"labels": json.dumps(list(labels)), "preprocess": json.dumps(to_dict(preprocess)), **more}
+
+
+def labels_of(meta: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The labels in a file's metadata, ``None`` if it does not say."""
+    return tuple(json.loads(meta["labels"])) if "labels" in meta else None
+
+
+def preprocess_of(meta: Mapping[str, str]) -> Preprocess | None:
+    """The preprocessing in a file's metadata, ``None`` if it does not say."""
+    return from_dict(json.loads(meta["preprocess"])) if "preprocess" in meta else None
+
+
+def read_meta(path: Path) -> dict[str, str]:
+    """What :func:`meta_of` put into an ONNX or TFLite file; empty for files of other tools.
+
+    Raises ``UsageError`` when the file is missing, damaged or of another kind.
+    """
+    readers = {f".{Format.ONNX}": _read_onnx, f".{Format.TFLITE}": _read_tflite}
+    if path.suffix not in readers or not path.is_file():
+        found = f"{path} is no file" if not path.is_file() else f"{path.name} is neither ONNX nor TFLite"
+        raise UsageError(found, hint="give a .onnx or .tflite file")
+    return readers[path.suffix](path)
+
+
+def _read_onnx(path: Path) -> dict[str, str]:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError has no stable home
+        raise UsageError(f"{path.name} is not an ONNX file: {error}", hint="export it again") from error
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    return {key.removeprefix(META_PREFIX): value for key, value in entries.items() if key.startswith(META_PREFIX)}
+
+
+def _read_tflite(path: Path) -> dict[str, str]:
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise UsageError(f"{path.name} is not a TFLite file", hint="export it again")
+    entry = metadata(unpack(content), META_ENTRY)
+    values: dict[str, Any] = json.loads(entry) if entry is not None else {}
+    return {key: str(value) for key, value in values.items()}

@@ -1,0 +1,43 @@
+"""Every intermediate tensor of an ONNX file, as ONNX Runtime computes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from edgecnn.catalog import require
+from edgecnn.export.lowering import graph_name
+from edgecnn.graph.ir import Array
+
+
+def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
+    """Run images (N, H, W, 3) uint8 through a file that :func:`edgecnn.export.onnx.render` wrote.
+
+    Returns, by the graph's tensor names, real values float32 (N, C, H, W) or (N, C): in an int8 file the dequantized integers
+    that the integer kernels produce. The session optimizes as usual, with every tensor kept as an output.
+    """
+    ort: Any = require("onnxruntime", extra="onnxruntime")
+    model = onnx.load(path)
+    tensors = {output: graph_name(output) for node in model.graph.node for output in node.output}
+    kept = {tensor: name for tensor, name in tensors.items() if name is not None}
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in kept)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # exact sums on x86 without VNNI, see the writer
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    values = session.run(list(kept), {"image": images})
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    return {name: _real(tensor, value, constants) for (tensor, name), value in zip(kept.items(), values, strict=True)}
+
+
+def _real(tensor: str, value: Array, constants: dict[str, Any]) -> Array:
+    if value.dtype != np.uint8:
+        return value
+    scale, zero_point = (numpy_helper.to_array(constants[f"{tensor}/{word}"]) for word in ("scale", "zero_point"))
+    return (value.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)

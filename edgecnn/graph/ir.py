@@ -1,0 +1,107 @@
+"""The network as plain data: a short list of named nodes, each producing one tensor.
+
+This is what all formats are rendered from and what the quantizer decides numbers for. Shapes are written without the
+batch dimension, channels first: ``(C, H, W)`` or ``(C,)``. A node's name is the name of its output tensor in every
+format; it is the path of the torch module that computes it, so a parity report, an ONNX viewer and a TFLite viewer
+show the same words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Op(StrEnum):
+    """The operators a graph may hold, with the attributes each one has.
+
+    ``clamp`` is ``[low, high]`` with ``None`` for an open end: relu is ``[0, None]``, relu6 is ``[0, 6]``.
+    ``padding`` is ``[top, left, bottom, right]`` of zeros; ``kernel``, ``stride``, ``dilation`` are ``[height,
+    width]``.
+    """
+
+    INPUT = "input"  # uint8 pixels (C, H, W) read as (pixel / 255 - mean) / std; mean: [C floats], std: [C floats]
+    CONV = "conv"  # weight (O, I / groups, kh, kw), bias (O,); stride, padding, dilation, groups, clamp
+    LINEAR = "linear"  # weight (O, I), bias (O,); clamp
+    ADD = "add"  # two inputs of equal shape; clamp
+    MUL = "mul"  # two inputs, the second may be (C, 1, 1)
+    MEAN = "mean"  # global average over H and W -> (C, 1, 1)
+    MAX_POOL = "max_pool"  # kernel, stride, padding (padded cells never win)
+    AVG_POOL = "avg_pool"  # kernel, stride; unpadded
+    FLATTEN = "flatten"  # (C, H, W) -> (C * H * W,)
+    CONCAT = "concat"  # any number of inputs, along channels
+    PAD = "pad"  # padding: zeros around H and W
+    CLAMP = "clamp"  # clamp
+    AFFINE = "affine"  # scalars: clamp(factor * x + offset)
+    HARD_SWISH = "hard_swish"  # x * clamp(x / 6 + 1/2, 0, 1)
+    HARD_SIGMOID = "hard_sigmoid"  # clamp(x / 6 + 1/2, 0, 1)
+    SIGMOID = "sigmoid"
+    SILU = "silu"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator and the tensor it produces."""
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class QParams:
+    """Affine int8 numbers of an activation tensor: ``real = scale * (q - zero_point)``, q in [-128, 127]."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in execution order (``nodes[0]`` is the input) and their numbers.
+
+    ``weights`` holds ``"<node>.weight"`` and ``"<node>.bias"``: float32, or, once quantized, int8 (symmetric, per
+    output channel, in [-127, 127]) and int32 (at scale ``input_scale * weight_scale[channel]``). A quantized graph
+    has ``qparams`` for every tensor and ``weight_scales`` (O,) float32 for every conv and linear node; a float graph
+    has neither.
+    """
+
+    nodes: tuple[Node, ...]
+    output: str
+    weights: dict[str, Array]
+    qparams: dict[str, QParams] = field(default_factory=dict)
+    weight_scales: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the numbers are integers."""
+        return bool(self.qparams)
+
+    @property
+    def input(self) -> Node:
+        """The input node."""
+        return self.nodes[0]
+
+    def node(self, name: str) -> Node:
+        """The node of that name. Raises ``KeyError``."""
+        return self.by_name[name]
+
+    @property
+    def by_name(self) -> dict[str, Node]:
+        """All nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    def consumers(self, name: str) -> list[Node]:
+        """The nodes that read the tensor ``name``."""
+        return [node for node in self.nodes if name in node.inputs]
+
+    def with_nodes(self, nodes: tuple[Node, ...], **changes: Any) -> Graph:
+        """A copy with other nodes (and other fields)."""
+        return replace(self, nodes=nodes, **changes)

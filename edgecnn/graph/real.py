@@ -1,0 +1,93 @@
+"""What each operator computes in float32: the reference meaning of the IR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgecnn.graph.ir import Node, Op
+
+
+def read_pixels(node: Node, images: Tensor) -> Tensor:
+    """uint8 (N, H, W, C) -> float32 (N, C, H, W), ``(pixel / 255 - mean) / std``."""
+    mean = torch.tensor(node.attrs["mean"], device=images.device).view(-1, 1, 1)
+    std = torch.tensor(node.attrs["std"], device=images.device).view(-1, 1, 1)
+    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def compute(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The node's output (N, *shape) float32 from its inputs."""
+    return _RULES[node.op](node, inputs, weight, bias)
+
+
+def pad_zeros(x: Tensor, padding: Sequence[int]) -> Tensor:
+    """Zeros around height and width; ``padding`` is ``[top, left, bottom, right]``."""
+    top, left, bottom, right = padding
+    return F.pad(x, (left, right, top, bottom)) if any(padding) else x
+
+
+def convolve(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution of a CONV node without its clamp."""
+    a = node.attrs
+    top, left, bottom, right = a["padding"]
+    symmetric = (top, left) == (bottom, right)
+    x = x if symmetric else pad_zeros(x, a["padding"])
+    return F.conv2d(x, weight, bias, a["stride"], (top, left) if symmetric else 0, a["dilation"], a["groups"])
+
+
+def max_pool(node: Node, x: Tensor) -> Tensor:
+    """Max pooling; padded cells hold minus infinity, so they never win."""
+    top, left, bottom, right = node.attrs.get("padding", [0, 0, 0, 0])
+    x = F.pad(x, (left, right, top, bottom), value=float("-inf")) if top or left or bottom or right else x
+    return F.max_pool2d(x, node.attrs["kernel"], node.attrs["stride"])
+
+
+def _conv(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    assert weight is not None
+    return _clamp(node, convolve(node, inputs[0], weight, bias))
+
+
+def _linear(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    assert weight is not None
+    return _clamp(node, F.linear(inputs[0], weight, bias))
+
+
+def _clamp(node: Node, x: Tensor) -> Tensor:
+    low, high = node.attrs.get("clamp") or (None, None)
+    return x if low is None and high is None else x.clamp(low, high)
+
+
+def _simple(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A rule for an operator without weights; the clamp, if the node has one, follows."""
+
+    def rule(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        return _clamp(node, function(node, *inputs))
+
+    return rule
+
+
+def _concat(node: Node, *inputs: Tensor) -> Tensor:
+    return torch.cat(inputs, 1)
+
+
+_RULES: dict[Op, Callable[[Node, Sequence[Tensor], Tensor | None, Tensor | None], Tensor]] = {
+    Op.CONV: _conv,
+    Op.LINEAR: _linear,
+    Op.ADD: _simple(lambda node, x, y: x + y),
+    Op.MUL: _simple(lambda node, x, y: x * y),
+    Op.MEAN: _simple(lambda node, x: x.mean((2, 3), keepdim=True)),
+    Op.MAX_POOL: _simple(max_pool),
+    Op.AVG_POOL: _simple(lambda node, x: F.avg_pool2d(x, node.attrs["kernel"], node.attrs["stride"])),
+    Op.FLATTEN: _simple(lambda node, x: x.flatten(1)),
+    Op.CONCAT: _simple(_concat),
+    Op.PAD: _simple(lambda node, x: pad_zeros(x, node.attrs["padding"])),
+    Op.CLAMP: _simple(lambda node, x: x),
+    Op.AFFINE: _simple(lambda node, x: x * node.attrs["factor"] + node.attrs["offset"]),
+    Op.HARD_SWISH: _simple(lambda node, x: F.hardswish(x)),
+    Op.HARD_SIGMOID: _simple(lambda node, x: F.hardsigmoid(x)),
+    Op.SIGMOID: _simple(lambda node, x: torch.sigmoid(x)),
+    Op.SILU: _simple(lambda node, x: F.silu(x)),
+}

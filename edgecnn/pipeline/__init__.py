@@ -1,0 +1,16 @@
+"""Steps joined into runs: each function here takes plain values, reads a bundle and writes one.
+
+A run is a folder of bundles. A step looks first whether a bundle with its fingerprint is already at its place, and then does
+nothing; a step that was interrupted finds its work folder (``.<stage>.work``) and goes on from the last checkpoint. Files that grow
+beside a finished bundle (exports, measurements) carry the hash of what they were made from, and are made again when it differs.
+
+    context.py    where a run lies, which data it uses, who is told about progress
+    loading.py    bundle -> torch module, graph, predictor
+    training.py   train
+    compressing.py prune, quantize
+    exporting.py  export, and the gate that guards it
+    verifying.py  parity of every stage against its parent
+    benchmarking.py  latency, memory, size and accuracy: rows
+    reporting.py  rows -> report.html, report.json
+    run.py        a recipe, step by step
+"""

@@ -1,0 +1,105 @@
+"""The export step: a bundle -> files for other runtimes, each behind the parity gate."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edgecnn import catalog
+from edgecnn.bundle import Bundle, dump_json, sha256, write_atomically
+from edgecnn.errors import GateError
+from edgecnn.export.meta import meta_of
+from edgecnn.pipeline.context import Context
+from edgecnn.pipeline.loading import preprocess_of
+from edgecnn.pipeline.verifying import Subject, export_row, subject_of
+from edgecnn.report.rows import ParityRow
+from edgecnn.spec import Format, Status
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A rendered file and how it compared with the graph; ``parity`` is None when it was not asked for."""
+
+    file: Path
+    format: Format
+    parity: ParityRow | None
+    skipped: bool
+
+
+def export(
+    context: Context, bundle: Bundle, formats: tuple[Format, ...], *, verify: bool = True, force: bool = False
+) -> list[Exported]:
+    """Render a bundle into each format. A file appears under ``exports/`` only after it passed the gate, or with ``force``.
+
+    Raises ``GateError`` naming the stage and the first layer that diverges.
+    """
+    results: list[Exported] = []
+    subject: Subject | None = None
+    for format in formats:
+        row = catalog.row(catalog.FORMATS, format, "format")
+        target = bundle.exports / f"model{row.extension}"
+        if not force and is_current(bundle, target, verify):
+            results.append(Exported(target, format, None, skipped=True))
+            continue
+        subject = subject or subject_of(context, bundle)
+        results.append(_render(subject, format, target, verify=verify, force=force))
+        context.tell(f"{target}: {target.stat().st_size:,} bytes{_says(results[-1].parity)}")
+    return results
+
+
+def _render(subject: Subject, format: Format, target: Path, *, verify: bool, force: bool) -> Exported:
+    bundle = subject.bundle
+    target.parent.mkdir(exist_ok=True)
+    draft = target.with_name(f".draft-{uuid.uuid4().hex[:8]}{target.suffix}")
+    try:
+        meta = meta_of(bundle.manifest.labels, preprocess_of(bundle))
+        catalog.load(catalog.FORMATS[format].target)(subject.graph, draft, meta=meta)
+        found = export_row(subject, format, draft) if verify else None
+        if found is not None and found.status is not Status.OK and not force:
+            raise GateError(
+                f"{bundle.title}: {found.stage} does not compute what the bundle does: {found.note}",
+                hint="the file was not kept; --force keeps it all the same",
+            )
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    write_atomically(_note(target), dump_json(_facts(bundle, format, target, found)))
+    return Exported(target, format, found, skipped=False)
+
+
+def is_current(bundle: Bundle, file: Path, verified: bool) -> bool:
+    """Whether a file was rendered from this very bundle, is unchanged since, and passed the gate when that is asked."""
+    if not file.is_file() or not _note(file).is_file():
+        return False
+    facts = json.loads(_note(file).read_text())
+    same = facts["fingerprint"] == bundle.manifest.fingerprint and facts["sha256"] == sha256(file)
+    passed = facts["parity"] is not None and facts["parity"]["status"] == Status.OK
+    return same and (passed or not verified)
+
+
+def _note(file: Path) -> Path:
+    return file.with_name(file.name + ".json")
+
+
+def _facts(bundle: Bundle, format: Format, file: Path, found: ParityRow | None) -> dict[str, Any]:
+    return {
+        "file": file.name,
+        "format": format.value,
+        "precision": bundle.manifest.precision,
+        "fingerprint": bundle.manifest.fingerprint,
+        "sha256": sha256(file),
+        "size_bytes": file.stat().st_size,
+        "created": datetime.now(UTC).isoformat(),
+        "parity": None if found is None else found.to_dict(),
+    }
+
+
+def _says(found: ParityRow | None) -> str:
+    if found is None or found.agreement is None:
+        return ""
+    return f", top-1 agreement {100 * found.agreement:.1f} % on {found.images} images"

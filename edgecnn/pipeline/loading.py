@@ -1,0 +1,99 @@
+"""From a bundle to something that computes: a torch module, a graph, a predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import nn
+
+from edgecnn.bundle import Bundle, open_bundle
+from edgecnn.data import preprocess
+from edgecnn.errors import BundleError
+from edgecnn.graph import store
+from edgecnn.graph.capture import capture
+from edgecnn.graph.interpret import GraphModule
+from edgecnn.graph.ir import Graph
+from edgecnn.models import channel_plan, zoo
+from edgecnn.spec import Precision, Preprocess
+from edgecnn.train.evaluate import predict_logits
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+WEIGHTS = "weights.safetensors"
+PLAN = "channel_plan.json"
+GOLDEN = "golden.npz"
+
+
+def preprocess_of(bundle: Bundle) -> Preprocess:
+    """The bundle's preprocessing."""
+    return preprocess.from_dict(bundle.manifest.preprocess)
+
+
+def is_int8(bundle: Bundle) -> bool:
+    """Whether the bundle is quantized."""
+    return bundle.manifest.precision == Precision.INT8
+
+
+def load_module(bundle: Bundle) -> nn.Module:
+    """The float network of a bundle, rebuilt from its description, its channel plan and its weights, loaded strictly.
+
+    Raises ``BundleError`` for a quantized bundle or weights that do not fit.
+    """
+    if is_int8(bundle):
+        raise BundleError(f"{bundle.path} is quantized: it has no float weights", hint="use the bundle it was made from")
+    model = zoo.build(zoo.ModelSpec.from_dict(bundle.manifest.builder))
+    if bundle.has(PLAN):
+        channel_plan.apply(model, bundle.read_json(PLAN))
+    try:
+        model.load_state_dict(load_file(bundle.file(WEIGHTS)), strict=True)
+    except RuntimeError as error:
+        raise BundleError(f"the weights of {bundle.path} do not fit its network: {error}") from error
+    return model.eval()
+
+
+def load_graph(bundle: Bundle) -> Graph:
+    """The graph of a bundle: stored once quantized, captured from the torch module before."""
+    if is_int8(bundle):
+        return store.load(bundle.path)
+    p = preprocess_of(bundle)
+    return capture(load_module(bundle), p.size, p)
+
+
+def predictor(bundle: Bundle) -> Predict:
+    """A function images (N, H, W, 3) uint8 -> logits (N, K) float32, computed by torch."""
+    p = preprocess_of(bundle)
+    if is_int8(bundle):
+        model: nn.Module = GraphModule(load_graph(bundle)).eval()
+        return lambda images: batched(model, images)
+    module = load_module(bundle)
+    return lambda images: predict_logits(module, images, p)
+
+
+def batched(model: nn.Module, images: NDArray[np.uint8], batch_size: int = 128) -> NDArray[np.float32]:
+    """Logits of a module that takes uint8 pictures, batch by batch."""
+    import torch
+
+    with torch.inference_mode():
+        parts = [model(torch.from_numpy(images[at : at + batch_size])) for at in range(0, len(images), batch_size)]
+    return torch.cat(parts).numpy()
+
+
+def torch_predictor(path: Path) -> Predict:
+    """What the torch runtime calls in its worker: a bundle's folder -> its predictor."""
+    return predictor(open_bundle(path))
+
+
+def save_golden(folder: Path, predict: Predict, images: NDArray[np.uint8], ids: tuple[str, ...]) -> None:
+    """Keep a few real inputs with the logits they give, so that anybody can check the bundle later."""
+    np.savez_compressed(folder / GOLDEN, images=images, logits=predict(images), ids=np.array(ids))
+
+
+def golden(bundle: Bundle) -> dict[str, Any]:
+    """The arrays ``images``, ``logits`` and ``ids`` of ``golden.npz``."""
+    with np.load(bundle.file(GOLDEN)) as arrays:
+        return {name: arrays[name] for name in arrays.files}

@@ -1,0 +1,183 @@
+"""The train step: pictures -> a float bundle."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from edgecnn import bundle as bundles
+from edgecnn import recipe as recipes
+from edgecnn.bundle import Bundle
+from edgecnn.catalog import model_row
+from edgecnn.data import preprocess
+from edgecnn.data.items import ImageSet
+from edgecnn.data.tensors import ImageTensors, count_levels, load_split, stats_of_levels
+from edgecnn.measure.accuracy import accuracy
+from edgecnn.models import layers, pretrained, zoo
+from edgecnn.pipeline.context import Context, describe_data, opened, split_ids
+from edgecnn.pipeline.loading import WEIGHTS, save_golden
+from edgecnn.recipe import Training, TrainStep
+from edgecnn.spec import Precision, Preprocess, Split
+from edgecnn.train.config import TrainConfig
+from edgecnn.train.evaluate import predict_logits
+from edgecnn.train.loop import TrainResult, fit
+
+GOLDEN_IMAGES = 8
+NOT_IDENTITY = {"output", "input", "device", "threads"}
+"""Settings that say where, not what: they do not change a step's fingerprint."""
+
+
+def train(context: Context, step: TrainStep) -> Bundle:
+    """Train (or fine-tune) and write a float bundle. Does nothing when the same bundle is already there.
+
+    Raises ``DataError``, ``ModelError``, ``BundleError``.
+    """
+    source = context.data or "digits"
+    data = opened(source, context.data_seed)
+    config = identity(step)
+    facts = describe_data(data, source, context.data_seed)
+    fingerprint = bundles.fingerprint(None, "train", {**config, "data": data.digest})
+    target = context.run / step.output
+    if (done := bundles.existing(target, fingerprint)) is not None:
+        context.tell(f"{done.title} is there already: skipped")
+        return done
+
+    for note in data.notes:
+        context.tell(note)
+    spec = model_spec(step, len(data.labels))
+    p, normalized = first_preprocess(step, spec)
+    sets = {split: load_split(data, split, p) for split in Split}
+    if not normalized:
+        p = with_statistics(p, sets[Split.TRAIN], step.normalization)
+    seed_everything(step.seed)
+    model = zoo.build(spec)
+    if step.pretrained:
+        context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
+    work = work_folder(target, fingerprint)
+    settings = train_config(step, step.seed, step.device, step.threads)
+    watcher = context.watch(step.output, settings.epochs)
+    result = fit(
+        model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work, on_epoch=watcher.on_epoch, on_step=watcher.on_step
+    )
+    figures = _figures(result, model, spec, p, sets[Split.TEST])
+    with bundles.create(
+        target,
+        step="train",
+        fingerprint=fingerprint,
+        parent=None,
+        parent_path=None,
+        precision=Precision.FP32.value,
+        builder=spec.to_dict(),
+        labels=list(data.labels),
+        preprocess=preprocess.to_dict(p),
+        data=facts,
+        config=config,
+        figures=figures,
+        seed=step.seed,
+    ) as draft:
+        write_weights(model, draft)
+        copy_history(work, draft)
+        (draft / "splits.json").write_text(bundles.dump_json(split_ids(data)))
+        write_recipe(draft, context, step)
+        keep = sets[Split.VAL].images[:GOLDEN_IMAGES], sets[Split.VAL].ids[:GOLDEN_IMAGES]
+        save_golden(draft, lambda images: predict_logits(model, images, p), *keep)
+    shutil.rmtree(work)
+    context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %")
+    return bundles.open_bundle(target)
+
+
+def identity(step: recipes.Settings) -> dict[str, Any]:
+    """The settings of a step that decide its result, as JSON values."""
+    return {key: value for key, value in step.model_dump(mode="json").items() if key not in NOT_IDENTITY}
+
+
+def model_spec(step: TrainStep, num_classes: int) -> zoo.ModelSpec:
+    """The network that a train step asks for."""
+    names = {field.name for field in fields(zoo.ModelSpec)}
+    options = {key: value for key, value in step.model_dump().items() if key in names and value is not None}
+    size = step.image_size or model_row(step.model).default_size
+    return zoo.ModelSpec(**{**options, "name": step.model, "num_classes": num_classes, "image_size": size})
+
+
+def first_preprocess(step: TrainStep, spec: zoo.ModelSpec) -> tuple[Preprocess, bool]:
+    """How pictures are resized, and whether mean and std are known already: pretrained nets keep those they came with."""
+    theirs = pretrained.pretrained_preprocess(spec, step.pretrained) if step.pretrained else None
+    if theirs is not None:
+        return theirs, step.normalization == "auto"
+    return Preprocess(spec.image_size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), False
+
+
+def with_statistics(p: Preprocess, training: ImageTensors, normalization: str) -> Preprocess:
+    """The same resizing with mean and std of the training pictures."""
+    mode = "per_channel" if normalization == "per_channel" else "uniform"
+    mean, std = stats_of_levels(count_levels(training.images), mode)
+    return replace(p, mean=mean, std=std)
+
+
+def train_config(settings: Training, seed: int, device: str, threads: int | None) -> TrainConfig:
+    """The training loop's own settings from a step's."""
+    names = {field.name for field in fields(TrainConfig)}
+    values = {key: value for key, value in settings.model_dump().items() if key in names}
+    return TrainConfig(**{**values, "seed": seed, "device": device, "threads": threads})
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, whose generator initializes weights."""
+    torch.manual_seed(seed)
+
+
+def work_folder(target: Path, fingerprint: str) -> Path:
+    """Where an unfinished step keeps its checkpoints; leftovers of a step with other settings are removed."""
+    work = target.with_name(f".{target.name}.work")
+    mark = work / "fingerprint"
+    if work.exists() and (not mark.is_file() or mark.read_text() != fingerprint):
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    bundles.write_atomically(mark, fingerprint)
+    return work
+
+
+def write_weights(model: nn.Module, folder: Path) -> None:
+    """The state dict as safetensors."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+
+
+def copy_history(work: Path, folder: Path) -> None:
+    """Take the history of a training over into its bundle."""
+    for name in ("history.csv", "curves.png"):
+        if (work / name).is_file():
+            shutil.copyfile(work / name, folder / name)
+    if (work / "tensorboard").is_dir():
+        shutil.copytree(work / "tensorboard", folder / "tensorboard")
+
+
+def write_recipe(folder: Path, context: Context, step: Any) -> None:
+    """The step as it was resolved, as a recipe that can be run again."""
+    made = recipes.Recipe(name=folder.name.strip("."), data=context.data or "digits", data_seed=context.data_seed, steps=(step,))
+    (folder / "recipe.yaml").write_text(recipes.dump(made))
+
+
+def _figures(
+    result: TrainResult, model: nn.Module, spec: zoo.ModelSpec, p: Preprocess, test: ImageTensors
+) -> dict[str, Any]:
+    top1 = accuracy(predict_logits(model, test.images, p), test.labels).top1
+    params, macs = layers.totals(model, spec.image_size)
+    return {
+        "test_top1": top1.value,
+        "test_top1_low": top1.low,
+        "test_top1_high": top1.high,
+        "test_images": top1.n,
+        "val_top1": result.best_top1,
+        "epochs": result.epochs,
+        "seconds": round(result.seconds, 1),
+        "params": params,
+        "macs": macs,
+    }
+

@@ -1,0 +1,213 @@
+"""Parity of every stage against its parent, on the same real images: who computes something else, and since which layer.
+
+    float bundle     torch module     -> captured graph            same arithmetic
+    pruned bundle    parent's module  -> pruned module             another network: reported, loosely gated
+    int8 bundle      parent's graph   -> integer simulation        quantizing
+    each export      graph            -> file in its own runtime   rendering: nothing may change but rounding
+    golden.npz       logits written   -> logits now                nothing may change
+
+Validation pictures are used: a gate that decides must not look at the test split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn import catalog
+from edgecnn.bundle import Bundle, dump_json, write_atomically
+from edgecnn.data.tensors import load_split
+from edgecnn.errors import BundleError, EdgecnnError, GateError
+from edgecnn.graph import interpret
+from edgecnn.graph.ir import Graph
+from edgecnn.measure import parity
+from edgecnn.measure.parity import Divergence, StageKind
+from edgecnn.pipeline.context import Context, data_of
+from edgecnn.pipeline.loading import golden, is_int8, load_graph, predictor, preprocess_of
+from edgecnn.report.rows import ParityRow
+from edgecnn.runtimes.session import open_session
+from edgecnn.spec import Format, Runtime, Split, Status
+
+IMAGES = 256
+TRACED = 8
+"""So many images are followed layer by layer when a stage fails."""
+
+Logits = NDArray[np.float32]
+Trace = Callable[[NDArray[np.uint8]], dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A bundle with the images it is verified on; what is computed from it is computed once."""
+
+    bundle: Bundle
+    images: NDArray[np.uint8]
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The bundle's graph."""
+        return load_graph(self.bundle)
+
+    @cached_property
+    def graph_logits(self) -> Logits:
+        """What the graph computes, in torch."""
+        return logits_of(self.graph, self.images)
+
+    @cached_property
+    def module_logits(self) -> Logits:
+        """What the bundle's torch model computes."""
+        return predictor(self.bundle)(self.images)
+
+
+def logits_of(graph: Graph, images: NDArray[np.uint8], batch: int = 64) -> Logits:
+    """Logits of a graph by the torch interpreter, batch by batch."""
+    parts = [interpret.run(graph, images[at : at + batch]).numpy() for at in range(0, len(images), batch)]
+    return np.concatenate(parts)
+
+
+def trace_graph(graph: Graph) -> Trace:
+    """A function that gives every tensor of the graph for some images."""
+    return lambda images: {name: value.numpy() for name, value in interpret.run(graph, images, keep=True).items()}
+
+
+def verification_images(bundle: Bundle, data: str | None, count: int = IMAGES) -> NDArray[np.uint8]:
+    """Real pictures of the validation split, stratified and seeded."""
+    return load_split(data_of(bundle, data), Split.VAL, preprocess_of(bundle), limit=count, seed=1).images
+
+
+def subject_of(context: Context, bundle: Bundle) -> Subject:
+    """A bundle and the pictures to verify it on."""
+    return Subject(bundle, verification_images(bundle, context.data))
+
+
+def verify(context: Context, bundle: Bundle) -> list[ParityRow]:
+    """Check every stage of a bundle and write the result under ``measurements/``. A miss is a row with status failed."""
+    bundle.check_hashes()
+    subject = subject_of(context, bundle)
+    rows = [_golden_row(bundle), *_origin_rows(context, subject)]
+    for format in Format:
+        file = bundle.exports / f"model{catalog.FORMATS[format].extension}" if format in catalog.FORMATS else None
+        if file is not None and file.is_file():
+            rows.append(export_row(subject, format, file))
+    record(bundle, rows)
+    return rows
+
+
+def gate(rows: list[ParityRow]) -> None:
+    """Raise ``GateError`` naming every failed stage and the first layer that diverges."""
+    failed = [row for row in rows if row.status is Status.FAILED]
+    if failed:
+        lines = [f"{row.bundle}: {row.parent} -> {row.stage}: {row.note}" for row in failed]
+        raise GateError("parity failed:\n    " + "\n    ".join(lines), hint="what is rendered is not what was decided")
+
+
+def _origin_rows(context: Context, subject: Subject) -> list[ParityRow]:
+    """The bundle against what it was made from."""
+    bundle, parent = subject.bundle, subject.bundle.parent()
+    if is_int8(bundle):
+        if parent is None:
+            raise BundleError(f"the float parent of {bundle.path} is gone", hint="verify needs it: keep the run together")
+        before = Subject(parent, subject.images)
+        return [
+            _compare(
+                bundle, "float graph", "int8 simulation", StageKind.QUANTIZING,
+                before.graph_logits, subject.graph_logits, trace_graph(before.graph), trace_graph(subject.graph), subject.images,
+            )
+        ]  # fmt: skip
+    rows = [
+        _compare(
+            bundle, "torch module", "graph", StageKind.SAME_ARITHMETIC,
+            subject.module_logits, subject.graph_logits, None, None, subject.images,
+        )
+    ]  # fmt: skip
+    if parent is not None:
+        theirs = predictor(parent)(subject.images)
+        rows.append(
+            _compare(
+                bundle, parent.name, bundle.name, StageKind.PRUNING, theirs, subject.module_logits, None, None, subject.images
+            )
+        )
+    return rows
+
+
+def export_row(subject: Subject, format: Format, file: Path) -> ParityRow:
+    """A rendered file in its own runtime against the graph it was rendered from; an engine that breaks is a failed row."""
+    bundle = subject.bundle
+    runtime = next(name for name, row in catalog.RUNTIMES.items() if format in row.formats and name is not Runtime.NULL)
+    stage = f"{format} in {runtime}"
+    try:
+        with open_session(runtime, file, threads=1) as session:
+            theirs = session.infer(subject.images)
+    except EdgecnnError as error:
+        return ParityRow(stage, "graph", bundle.title, status=Status.FAILED, note=error.message)
+    kind = StageKind.RENDERING_INT8 if is_int8(bundle) else StageKind.SAME_ARITHMETIC
+    trace = catalog.load(catalog.FORMATS[format].trace)
+    return _compare(
+        bundle, "graph", stage, kind, subject.graph_logits, theirs,
+        trace_graph(subject.graph), lambda images: trace(file, images), subject.images,
+    )  # fmt: skip
+
+
+def _compare(
+    bundle: Bundle, parent: str, stage: str, kind: StageKind, theirs: Logits, ours: Logits,
+    parent_trace: Trace | None, child_trace: Trace | None, images: NDArray[np.uint8],
+) -> ParityRow:  # fmt: skip
+    found = parity.compare_logits(theirs, ours)
+    misses = parity.check(found, parity.THRESHOLDS[kind])
+    layer: Divergence | None = None
+    if misses and parent_trace and child_trace:
+        layer = parity.first_divergence(parent_trace(images[:TRACED]), child_trace(images[:TRACED]))
+        misses.append(f"first layer that diverges: {layer.name} ({layer.fault})" if layer else "no single layer diverges")
+    return ParityRow(
+        stage=stage,
+        parent=parent,
+        bundle=bundle.title,
+        images=len(images),
+        agreement=found.agreement,
+        cosine=found.cosine,
+        sqnr_db=found.sqnr_db,
+        max_error=found.max_error,
+        status=Status.FAILED if misses else Status.OK,
+        first_divergence=layer.name if layer else None,
+        note="; ".join(misses),
+    )
+
+
+def _golden_row(bundle: Bundle) -> ParityRow:
+    kept = golden(bundle)
+    found = parity.compare_logits(kept["logits"], predictor(bundle)(kept["images"]))
+    misses = parity.check(found, parity.THRESHOLDS[StageKind.SAME_ARITHMETIC])
+    return ParityRow(
+        stage="logits now",
+        parent="golden.npz",
+        bundle=bundle.title,
+        images=len(kept["images"]),
+        agreement=found.agreement,
+        cosine=found.cosine,
+        sqnr_db=found.sqnr_db,
+        max_error=found.max_error,
+        status=Status.FAILED if misses else Status.OK,
+        note="; ".join(misses),
+    )
+
+
+def record(bundle: Bundle, rows: list[ParityRow]) -> Path:
+    """Add the rows to the bundle's measurements."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    path = bundle.path / "measurements" / f"parity-{stamp}.json"
+    write_atomically(path, dump_json([row.to_dict() for row in rows]))
+    return path
+
+
+def latest(bundle: Bundle) -> list[ParityRow]:
+    """The rows of the last verification, or none."""
+    files = sorted((bundle.path / "measurements").glob("parity-*.json"))
+    return [ParityRow.from_dict(row) for row in json.loads(files[-1].read_text())] if files else []

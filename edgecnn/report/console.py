@@ -1,0 +1,54 @@
+"""Tables for the terminal besides the table of results: parity and layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from edgecnn.models.layers import LayerRow
+from edgecnn.report.rows import ParityRow
+
+
+def print_parity(rows: Sequence[ParityRow]) -> None:
+    """One line per stage: who was compared with whom, and how well they agree."""
+    table = Table()
+    for title in ("Bundle", "Parent", "Stage", "Images", "Agreement", "Cosine", "SQNR, dB", "Largest error", "Verdict"):
+        table.add_column(title, justify="right" if title not in ("Bundle", "Parent", "Stage", "Verdict") else "left")
+    for row in rows:
+        table.add_row(
+            row.bundle,
+            row.parent,
+            row.stage,
+            _number(row.images, "d"),
+            _number(None if row.agreement is None else 100 * row.agreement, ".2f", " %"),
+            _number(row.cosine, ".6f"),
+            _number(row.sqnr_db, ".1f"),
+            _number(row.max_error, ".4g"),
+            f"{row.status}{': ' + row.note if row.note else ''}",
+        )
+    _print(table)
+
+
+def print_layers(rows: Sequence[LayerRow], params: int, macs: int) -> None:
+    """The layer table of a network with its totals."""
+    table = Table(caption=f"{params:,} parameters, {macs / 1e6:,.2f} M MACs")
+    for title in ("Layer", "Type", "Output", "Parameters", "MACs"):
+        table.add_column(title, justify="left" if title in ("Layer", "Type", "Output") else "right")
+    for row in rows:
+        shape = " x ".join(map(str, row.output_shape))
+        table.add_row(row.name, row.type, shape, f"{row.params:,}", f"{row.macs:,}")
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """To stdout; whole when nobody's terminal limits the width."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"

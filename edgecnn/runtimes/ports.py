@@ -1,0 +1,192 @@
+"""What goes into a network file and what comes out, whatever the file's layout and number types.
+
+Every engine describes its file's one input and one output here, and this module turns pictures into that input and that
+output into logits. Conventions for files that edgecnn did not write:
+
+* ``uint8`` inputs take the pixels as they are, ``int8`` inputs ``pixel - 128``: that is how integer image classifiers
+  are built, and it is exact for every network whose input scale maps the 256 pixel levels onto the 256 integer levels.
+  If a normalization is given, an ``int8`` input with a scale takes ``round(normalized / scale) + zero_point`` instead.
+* Floating-point inputs take ``(pixel / 255 - mean) / std``, so mean and std must be known: no guess is made.
+* Integer outputs are dequantized; outputs of shape ``(N, K, 1, 1)`` and the like become ``(N, K)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import RuntimeFailure
+
+Pictures = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+INPUT_TYPES = ("uint8", "int8", "float32", "float16")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """``(pixel / 255 - mean) / std`` per RGB channel, mean and std in units of [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class InputPort:
+    """The image input of a file; ``None`` is a size the file leaves open. ``scale`` 0 means not quantized."""
+
+    name: str
+    dtype: str
+    layout: str
+    batch: int | None
+    height: int | None
+    width: int | None
+    scale: float = 0.0
+    zero_point: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the wire."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class OutputPort:
+    """The class-score output of a file; ``scale`` 0 means not quantized."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    scale: float = 0.0
+    zero_point: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the wire."""
+        return asdict(self)
+
+
+def input_port(
+    name: str,
+    shape: Sequence[int | None],
+    dtype: str,
+    *,
+    default_layout: str,
+    scale: float = 0.0,
+    zero_point: int = 0,
+) -> InputPort:
+    """Recognize an image input of three channels; ``shape`` has ``None`` for open dimensions.
+
+    The channels are where the 3 is; ``default_layout`` decides when both ends could be it. Raises ``RuntimeFailure``
+    for anything that is not an RGB image.
+    """
+    found = f"input {name!r} is {dtype} {_words(shape)}"
+    wanted = "an image classifier takes one RGB image: (N, H, W, 3) or (N, 3, H, W)"
+    if len(shape) != 4 or dtype not in INPUT_TYPES:
+        raise RuntimeFailure(found, hint=f"{wanted}, of type {', '.join(INPUT_TYPES)}")
+    first, last = shape[1] in (3, None), shape[3] in (3, None)
+    if not first and not last:
+        raise RuntimeFailure(found, hint=wanted)
+    exact_first, exact_last = shape[1] == 3, shape[3] == 3
+    layout = default_layout if exact_first == exact_last else ("NCHW" if exact_first else "NHWC")
+    height, width = (shape[2], shape[3]) if layout == "NCHW" else (shape[1], shape[2])
+    return InputPort(name, dtype, layout, shape[0], height, width, scale, zero_point)
+
+
+def encode(port: InputPort, images: Pictures, normalization: Normalization | None) -> NDArray[Any]:
+    """Pictures ``(N, H, W, 3)`` uint8 -> what the file's input takes, contiguous.
+
+    Raises ``RuntimeFailure`` when the size is not the file's, or a float input has no normalization.
+    """
+    check_pictures(port, images)
+    values = _values(port, images, normalization)
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if port.layout == "NCHW" else values)
+
+
+def check_pictures(port: InputPort, images: Pictures) -> None:
+    """Raises ``RuntimeFailure`` unless ``images`` is uint8 ``(N, H, W, 3)`` of the file's height and width."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise RuntimeFailure(f"pictures are {images.dtype} {images.shape}", hint="wanted: uint8 (N, H, W, 3)")
+    height, width = images.shape[1:3]
+    if port.height not in (None, height) or port.width not in (None, width):
+        raise RuntimeFailure(
+            f"pictures are {height} x {width}, the file takes {port.height} x {port.width}",
+            hint="resize the pictures to the size that the file was made for",
+        )
+
+
+def _values(port: InputPort, images: Pictures, normalization: Normalization | None) -> NDArray[Any]:
+    if port.dtype == "uint8":
+        return images
+    if port.dtype == "int8":
+        if normalization is None or port.scale == 0:
+            return (images ^ 0x80).view(np.int8)  # pixel - 128 in two's complement
+        levels = np.round(_table(normalization) / port.scale) + port.zero_point
+        return _look_up(np.clip(levels, -128, 127).astype(np.int8), images)
+    if normalization is None:
+        raise RuntimeFailure(
+            f"input {port.name!r} is {port.dtype}: how pixels become numbers is not written in the file",
+            hint="give the mean and std that the network was trained with (for plain 0..255 pixels: mean 0, std 1/255)",
+        )
+    return _look_up(_table(normalization).astype(port.dtype), images)
+
+
+def _table(normalization: Normalization) -> NDArray[np.float64]:
+    """Real value of every pixel level: (256, 3). A table is exact and quicker than arithmetic on pictures."""
+    levels = np.arange(256, dtype=np.float64)[:, None] / 255
+    mean, std = np.asarray(normalization.mean, np.float64), np.asarray(normalization.std, np.float64)
+    return np.asarray((levels - mean) / std)
+
+
+def _look_up(table: NDArray[Any], images: Pictures) -> NDArray[Any]:
+    return np.stack([table[images[..., channel], channel] for channel in range(3)], axis=-1)
+
+
+def decode(port: OutputPort, raw: NDArray[Any], count: int) -> Logits:
+    """The file's output for ``count`` pictures -> logits (count, K). Raises ``RuntimeFailure`` for other shapes."""
+    shape = raw.shape if raw.ndim > 1 else (1, *raw.shape)
+    if shape[0] != count or sum(length != 1 for length in shape[1:]) > 1:
+        raise RuntimeFailure(
+            f"output {port.name!r} is {raw.dtype} {_words(raw.shape)} for {count} picture(s)",
+            hint="a classifier gives one row of class scores per picture: (N, K)",
+        )
+    rows = raw.reshape(count, -1).astype(np.float32)
+    if port.scale == 0 or raw.dtype.kind == "f":
+        return np.ascontiguousarray(rows)
+    return np.ascontiguousarray((rows - np.float32(port.zero_point)) * np.float32(port.scale))
+
+
+def choose_output(names: Sequence[str]) -> int:
+    """Which output holds the class scores: the only one, or the one called logits. Raises ``RuntimeFailure``."""
+    if len(names) == 1:
+        return 0
+    if "logits" in names:
+        return list(names).index("logits")
+    raise RuntimeFailure(
+        f"the file has {len(names)} outputs: {', '.join(names[:5])}", hint="wanted: one output, or one called 'logits'"
+    )
+
+
+def only_input(names: Sequence[str]) -> None:
+    """Raises ``RuntimeFailure`` unless there is exactly one input."""
+    if len(names) != 1:
+        raise RuntimeFailure(f"the file has {len(names)} inputs: {', '.join(names[:5])}", hint="wanted: one image")
+
+
+def in_batches(images: Pictures, size: int, pad: bool, infer: Callable[[Pictures], Logits]) -> Logits:
+    """Logits of any number of pictures, ``size`` at a time.
+
+    With ``pad`` the last batch is filled up with copies of its last picture, for files of a fixed batch size.
+    """
+    parts = []
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        missing = size - len(part) if pad else 0
+        full = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+        parts.append(infer(full)[: len(part)])
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+
+def _words(shape: Sequence[int | None]) -> str:
+    return "(" + ", ".join("?" if length is None else str(length) for length in shape) + ")"

@@ -1,0 +1,104 @@
+"""The vocabulary: every word that crosses a module border is written here once.
+
+Only the standard library is imported, so any module, and the stand-alone runtime worker, may import this one.
+
+Conventions, valid everywhere:
+
+* An image outside a network is ``uint8`` RGB in ``(N, H, W, 3)`` layout: what a camera gives.
+* The network's real-valued input is ``(pixel / 255 - mean) / std`` per channel; mean and std are in units of [0, 1].
+* A *drop* is accuracy lost against the parent, in percentage points; an accuracy in a result is a fraction in [0, 1].
+* A *latency* is in milliseconds per call at the stated batch size; a size is in bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Split(StrEnum):
+    """Which part of a data set an image belongs to. The three never overlap."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class Format(StrEnum):
+    """How a network is written down."""
+
+    TORCH = "torch"
+    ONNX = "onnx"
+    TFLITE = "tflite"
+
+
+class Precision(StrEnum):
+    """The arithmetic a network is meant to run in."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+
+
+class Runtime(StrEnum):
+    """An engine that executes a network. ``null`` executes nothing: it measures the harness itself."""
+
+    TORCH = "torch"
+    ONNXRUNTIME = "onnxruntime"
+    LITERT = "litert"
+    NULL = "null"
+
+
+class Status(StrEnum):
+    """How a measurement or a check ended. A failure is a row like any other."""
+
+    OK = "ok"
+    INCONCLUSIVE = "inconclusive"
+    UNAVAILABLE = "unavailable"
+    FAILED = "failed"
+
+
+class Interpolation(StrEnum):
+    """Pillow's resampling filters (they always antialias when shrinking)."""
+
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the input of a network; one value serves training, calibration, evaluation and deployment.
+
+    The picture is decoded to RGB, its short side resized with Pillow to ``round(size / crop_fraction)`` and the centre
+    ``size`` x ``size`` cut out: that is the ``uint8`` image every exported file takes. ``(pixel / 255 - mean) / std``
+    happens inside the file.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation = Interpolation.BILINEAR
+    crop_fraction: float = 1.0
+
+    @property
+    def resize(self) -> int:
+        """Length of the picture's short side before the centre crop, in pixels."""
+        return round(self.size / self.crop_fraction)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether one mean and one std serve all channels, and 255 * mean is a whole number.
+
+        Then normalization folds exactly into the scale and zero point of the quantized input.
+        """
+        one = len(set(self.mean)) == 1 and len(set(self.std)) == 1
+        return one and abs(self.mean[0] * 255 - round(self.mean[0] * 255)) < 1e-6
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % interval, in the unit of the figure; ``n`` is the number of observations."""
+
+    value: float
+    low: float
+    high: float
+    n: int

@@ -1,0 +1,12 @@
+"""Training: a plain loop over arrays in memory.
+
+Decisions of this folder:
+
+* Pictures stay ``uint8`` in memory; a batch is gathered, augmented as one tensor and normalized on the fly
+  (``augment.py``). There are no worker processes.
+* All randomness of an epoch comes from ``(seed, epoch)``: order, augmentation, dropout. No generator state has to be
+  stored, and a run that was killed ends with the same weights, bit for bit, as one that was not (``loop.py``).
+* A checkpoint is one safetensors file, replaced atomically, with its JSON inside the header (``checkpoint.py``).
+* What is evaluated, kept as best and returned are the averaged weights when ``ema`` is set.
+* The loop draws nothing: it calls ``on_epoch`` with the row it also writes to ``history.csv``.
+"""

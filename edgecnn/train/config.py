@@ -1,0 +1,119 @@
+"""What a training run is told: plain numbers, JSON both ways, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from edgecnn.errors import UsageError
+
+OPTIMIZERS = ("sgd", "adamw")
+PRECISIONS = ("auto", "fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The learning rate rises linearly for ``warmup_epochs`` and then follows half a cosine to zero.
+
+    Attributes:
+        epochs: passes over the training pictures.
+        batch_size: pictures per step; a last, incomplete batch is left out (unless it is the only one).
+        optimizer: ``sgd`` (with ``momentum`` and ``nesterov``) or ``adamw``.
+        lr: highest learning rate, at the end of the warm-up.
+        weight_decay: applied to the weights of dense convolutions and linear layers only, never to biases, batch
+            normalization or depthwise convolutions.
+        label_smoothing: share of the target spread evenly over all classes (Szegedy et al., arXiv:1512.00567, section 7).
+        ema: decay per step of the averaged weights; ``None``: no averaging.
+        flip: mirror left and right with probability 1/2.
+        shift: shift by up to so many pixels each way, the border reflected.
+        crop_scale: smallest area of a random resized crop, as a fraction of the picture; ``None``: no such crop.
+        jitter: brightness, contrast and saturation are each changed by a factor from 1 - jitter to 1 + jitter.
+        cutout: side, in pixels, of a square blanked at a random place (DeVries and Taylor, arXiv:1708.04552); 0: none.
+        low_size: picture side, in pixels, during the first ``low_epochs`` epochs: cheaper steps while the weights are
+            still coarse (progressive resizing). ``None``: full size throughout.
+        low_epochs: see ``low_size``.
+        precision: ``bf16`` runs under autocast; ``auto`` takes it where a few timed steps show that it is faster.
+        patience: stop after so many epochs without a better validation accuracy; ``None``: never.
+        seed: decides order, augmentation and dropout.
+        device: ``auto`` is CUDA where there is one.
+        threads: CPU threads; ``None``: torch's own choice.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    lr: float = 0.2
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    nesterov: bool = True
+    warmup_epochs: float = 1.0
+    label_smoothing: float = 0.0
+    ema: float | None = 0.998
+    flip: bool = True
+    shift: int = 0
+    crop_scale: float | None = None
+    jitter: float = 0.0
+    cutout: int = 0
+    low_size: int | None = None
+    low_epochs: int = 0
+    precision: str = "auto"
+    patience: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values no run can have. Raises UsageError naming all of them."""
+        wrong = [name for name, fine in _checks(self).items() if not fine]
+        if wrong:
+            raise UsageError(
+                "these training settings cannot work: " + ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong),
+                hint="counts and rates are positive, probabilities and decays below 1; "
+                f"optimizer: {'|'.join(OPTIMIZERS)}, precision: {'|'.join(PRECISIONS)}, device: {'|'.join(DEVICES)}",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The inverse of ``to_dict``. Raises UsageError on unknown keys, with the closest known one."""
+        known = {field.name for field in fields(cls)}
+        for key in values:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+                raise UsageError(f"there is no training setting {key!r}", hint=hint)
+        if "epochs" not in values:
+            raise UsageError("the number of epochs is missing", hint="set epochs, e.g. epochs: 20")
+        return cls(**values)
+
+
+def _checks(c: TrainConfig) -> dict[str, bool]:
+    """Setting name -> whether its value is possible."""
+    return {
+        "epochs": c.epochs >= 1,
+        "batch_size": c.batch_size >= 2,
+        "optimizer": c.optimizer in OPTIMIZERS,
+        "lr": c.lr > 0,
+        "weight_decay": c.weight_decay >= 0,
+        "momentum": 0 <= c.momentum < 1,
+        "nesterov": not c.nesterov or c.momentum > 0,
+        "warmup_epochs": c.warmup_epochs >= 0,
+        "label_smoothing": 0 <= c.label_smoothing < 1,
+        "ema": c.ema is None or 0 < c.ema < 1,
+        "shift": c.shift >= 0,
+        "crop_scale": c.crop_scale is None or 0 < c.crop_scale <= 1,
+        "jitter": 0 <= c.jitter < 1,
+        "cutout": c.cutout >= 0,
+        "low_size": c.low_size is None or c.low_size >= 1,
+        "low_epochs": c.low_epochs >= 0,
+        "precision": c.precision in PRECISIONS,
+        "patience": c.patience is None or c.patience >= 1,
+        "device": c.device in DEVICES,
+        "threads": c.threads is None or c.threads >= 1,
+    }

@@ -1,0 +1,41 @@
+"""Running a trained network over pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgecnn.spec import Preprocess
+from edgecnn.train.augment import normalize
+
+
+def predict_logits(
+    model: nn.Module, images: NDArray[np.uint8], p: Preprocess, batch_size: int = 256
+) -> NDArray[np.float32]:
+    """Logits (N, K) float32 for uint8 pictures (N, H, W, 3), in the order given.
+
+    Works on the device where the model's weights are; the model's training flag is put back afterwards.
+    """
+    first = next(model.parameters(), None)
+    device = first.device if first is not None else torch.device("cpu")
+    was_training = model.training
+    model.eval()
+    parts: list[NDArray[np.float32]] = []
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(images), batch_size):
+                batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
+                parts.append(model(normalize(batch, p)).float().cpu().numpy())
+    finally:
+        model.train(was_training)
+    return np.concatenate(parts)
+
+
+def loss_and_top1(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean cross-entropy (without label smoothing) and the fraction of pictures whose largest logit is the label."""
+    scores = torch.from_numpy(logits)
+    target = torch.from_numpy(labels)
+    loss = float(nn.functional.cross_entropy(scores, target))
+    return loss, float((scores.argmax(1) == target).double().mean())

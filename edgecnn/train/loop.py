@@ -1,0 +1,299 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgecnn.data.tensors import ImageTensors
+from edgecnn.errors import DataError, UsageError
+from edgecnn.spec import Preprocess
+from edgecnn.train import checkpoint, history
+from edgecnn.train.allocator import keep_freed_memory
+from edgecnn.train.augment import augment, shrink
+from edgecnn.train.config import TrainConfig
+from edgecnn.train.evaluate import loss_and_top1, predict_logits
+from edgecnn.train.precision import autocast, choose_precision
+from edgecnn.train.schedule import WeightAverage, lr_factor
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+WEIGHTS, AVERAGE, OPTIMIZER = "model/", "average/", "optimizer/"
+
+OnEpoch = Callable[[history.Row], None]
+OnStep = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended. ``best_top1`` is a fraction on the validation pictures; ``seconds`` sums over all restarts."""
+
+    best_top1: float
+    best_epoch: int
+    epochs: int
+    history: list[history.Row]
+    seconds: float
+    precision: str
+
+
+@dataclass
+class _Progress:
+    """Where the run stands: everything about it that is not a tensor."""
+
+    precision: str
+    history: list[history.Row]
+    best_top1: float = -1.0
+    best_epoch: int = 0
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.history)
+
+
+def fit(
+    model: nn.Module,
+    train: ImageTensors,
+    val: ImageTensors,
+    p: Preprocess,
+    config: TrainConfig,
+    workdir: Path,
+    *,
+    on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
+) -> TrainResult:
+    """Train ``model`` in place; when this returns it holds the weights of the epoch with the best validation accuracy.
+
+    A run that was killed goes on from ``workdir``'s last checkpoint and ends with bit-identical weights (same machine, same
+    number of threads); a finished one returns its result at once. The model comes back in eval mode, on the CPU.
+
+    Args:
+        model: images (N, 3, H, W) float32 -> logits (N, K); fresh, pretrained or pruned.
+        train: training pictures, uint8 (N, H, W, 3), with their labels.
+        val: validation pictures: they choose the best epoch and, with ``patience``, the last one.
+        p: the normalization that belongs to the pictures.
+        config: how to train.
+        workdir: for checkpoints, ``history.csv``, ``curves.png`` and ``tensorboard/``; made if missing.
+        on_epoch: called with the history row after each epoch (``history.format_epoch`` makes a log line of it).
+        on_step: called with (epoch, step, steps of the epoch), all 1-based, after each step.
+
+    Raises:
+        DataError: no pictures, or labels the model has no logits for.
+        UsageError: the loss is no longer finite, or ``workdir`` belongs to another training.
+        BundleError: a checkpoint in ``workdir`` is damaged.
+    """
+    if len(train) < 2 or len(val) < 1:
+        raise DataError(f"{len(train)} training and {len(val)} validation pictures", hint="give at least 2 and 1")
+    workdir.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
+    with _settings(config), history.Scalars(workdir / "tensorboard", _epochs_done(workdir)) as scalars:
+        run = _Run(model, train, p, config)
+        identity = _identity(model, train, val, p, config)
+        run.resume_or_prepare(workdir / LAST, identity)
+        while run.progress.epoch < config.epochs and not run.out_of_patience():
+            row = run.one_epoch(on_step)
+            logits = predict_logits(run.evaluated(), val.images, p)
+            loss, top1 = loss_and_top1(logits, val.labels)
+            row |= {"val_loss": loss, "val_top1": top1, "seconds": row["seconds"] + run.lap()}
+            run.record({name: row[name] for name in history.COLUMNS}, workdir, identity)
+            scalars.add(run.progress.history[-1])
+            if on_epoch is not None:
+                on_epoch(run.progress.history[-1])
+        tensors, _ = checkpoint.read(workdir / BEST)
+        checkpoint.load_model(model, tensors, "")
+        model.cpu().eval()
+    done = run.progress
+    history.draw_curves(workdir / "curves.png", done.history)
+    seconds = sum(row["seconds"] for row in done.history)
+    return TrainResult(done.best_top1, done.best_epoch, done.epoch, done.history, seconds, done.precision)
+
+
+class _Run:
+    """One training: model, optimizer, average and progress, and what an epoch does with them."""
+
+    def __init__(self, model: nn.Module, train: ImageTensors, p: Preprocess, config: TrainConfig) -> None:
+        self.config, self.p = config, p
+        self.device = torch.device(pick_device(config.device))
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.images = torch.from_numpy(train.images)
+        self.labels = torch.from_numpy(train.labels)
+        self.optimizer = make_optimizer(model, config)
+        self.average = WeightAverage(model, config.ema) if config.ema is not None else None
+        self.batch_size = min(config.batch_size, len(train))
+        self.steps = len(train) // self.batch_size
+        self.progress = _Progress(config.precision, [])
+        self._since = time.perf_counter()
+
+    def resume_or_prepare(self, last: Path, identity: str) -> None:
+        """Load the last checkpoint if there is one; else check that the model fits the labels and choose the precision."""
+        if last.is_file():
+            tensors, state = checkpoint.read(last)
+            if state.pop("identity") != identity:
+                raise UsageError(
+                    f"{last.parent} holds a training with other pictures, another model or other settings",
+                    hint="use another work directory, or delete this one to start again",
+                )
+            checkpoint.load_model(self.model, tensors, WEIGHTS)
+            checkpoint.load_optimizer(self.optimizer, tensors, OPTIMIZER)
+            if self.average is not None:
+                checkpoint.load_model(self.average.model, tensors, AVERAGE)
+            self.progress = _Progress(**state)
+            return
+        example = augment(self.images[: self.batch_size].to(self.device), self.config, self.p, self._generator(0))
+        with torch.no_grad():
+            classes = self.model.eval()(example[:1]).shape[1]
+        if int(self.labels.max()) >= classes:
+            raise DataError(
+                f"label {int(self.labels.max())} occurs, but the model has {classes} logits",
+                hint="build the model with as many classes as the data has",
+            )
+        self.progress.precision = choose_precision(self.config.precision, self.model, example, classes)
+
+    def one_epoch(self, on_step: OnStep | None) -> history.Row:
+        """Train on every picture once (but for an incomplete last batch); the epoch's row without the validation part."""
+        epoch = self.progress.epoch
+        self.lap()
+        generator = self._generator(epoch)
+        order = torch.randperm(len(self.images), generator=generator)
+        self.model.train()
+        loss_sum, correct, lr = 0.0, 0, 0.0
+        for step in range(self.steps):
+            taken = epoch * self.steps + step
+            lr = self._set_lr(taken)
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            loss, hits = self._step(chosen, taken, generator)
+            if not math.isfinite(loss):
+                raise UsageError(
+                    f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps}, at learning rate {lr:.4g}",
+                    hint="lower the learning rate or lengthen the warm-up; if it happens at once, look at the pictures",
+                )
+            loss_sum, correct = loss_sum + loss, correct + hits
+            if on_step is not None:
+                on_step(epoch + 1, step + 1, self.steps)
+        seen, seconds = self.steps * self.batch_size, self.lap()
+        figures = {"train_loss": loss_sum / self.steps, "train_top1": correct / seen, "images_per_second": seen / seconds}
+        return {"epoch": epoch + 1, "lr": lr, **figures, "seconds": seconds}
+
+    def _step(self, chosen: Tensor, taken: int, generator: torch.Generator) -> tuple[float, int]:
+        """One step, after ``taken`` earlier ones, on the pictures with these numbers; the loss and how many were classified correctly."""
+        batch = augment(self.images[chosen].to(self.device), self.config, self.p, generator)
+        if self.config.low_size is not None and taken < self.config.low_epochs * self.steps:
+            batch = shrink(batch, self.config.low_size)
+        labels = self.labels[chosen].to(self.device)
+        with autocast(self.progress.precision, self.device):
+            logits = self.model(batch).float()
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model, taken)
+        return loss.item(), int((logits.argmax(1) == labels).sum())
+
+    def record(self, row: history.Row, workdir: Path, identity: str) -> None:
+        """Take the epoch into the history and write the files. The last checkpoint comes last: it declares the epoch done."""
+        done = self.progress
+        done.history.append(row)
+        if row["val_top1"] > done.best_top1:
+            done.best_top1, done.best_epoch = row["val_top1"], row["epoch"]
+            best = {"epoch": row["epoch"], "val_top1": row["val_top1"]}
+            checkpoint.write(workdir / BEST, checkpoint.model_tensors(self.evaluated(), ""), best)
+        tensors = checkpoint.model_tensors(self.model, WEIGHTS) | checkpoint.optimizer_tensors(self.optimizer, OPTIMIZER)
+        if self.average is not None:
+            tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
+        checkpoint.write(workdir / LAST, tensors, asdict(done) | {"identity": identity})
+        history.write_csv(workdir / "history.csv", done.history)
+
+    def evaluated(self) -> nn.Module:
+        """The network whose accuracy counts: the average if there is one."""
+        return self.model if self.average is None else self.average.model
+
+    def out_of_patience(self) -> bool:
+        """Whether the last ``patience`` epochs brought nothing better."""
+        waited = self.progress.epoch - self.progress.best_epoch
+        return self.config.patience is not None and waited >= self.config.patience
+
+    def lap(self) -> float:
+        """Seconds since the last call."""
+        before, self._since = self._since, time.perf_counter()
+        return self._since - before
+
+    def _set_lr(self, step: int) -> float:
+        warmup = round(self.config.warmup_epochs * self.steps)
+        lr = self.config.lr * lr_factor(step, self.config.epochs * self.steps, warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _generator(self, epoch: int) -> torch.Generator:
+        """The epoch's own source of randomness; torch's global one (dropout) is seeded alike."""
+        digest = hashlib.sha256(f"{self.config.seed} {epoch}".encode()).digest()
+        seed = int.from_bytes(digest[:7], "big")
+        torch.manual_seed(seed)
+        return torch.Generator().manual_seed(seed + 1)
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW, with weight decay on dense convolutions and linear layers only."""
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    dense = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    dense |= {id(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d) and not m.groups == m.in_channels > 1}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            (decayed if id(parameter) in dense else free).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def pick_device(asked: str) -> str:
+    """``cpu`` or ``cuda``. Raises UsageError if CUDA was asked for and is not there."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda was asked for, but torch finds none", hint="use device auto or cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
+
+
+@contextmanager
+def _settings(config: TrainConfig) -> Iterator[None]:
+    """Threads as asked for, and torch's global random state put back afterwards."""
+    threads = torch.get_num_threads()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _epochs_done(workdir: Path) -> int:
+    """Epochs of the last checkpoint in ``workdir``; 0 without one."""
+    last = workdir / LAST
+    if not last.is_file():
+        return 0
+    _, state = checkpoint.read(last)
+    return len(state["history"])
+
+
+def _identity(model: nn.Module, train: ImageTensors, val: ImageTensors, p: Preprocess, config: TrainConfig) -> str:
+    """A digest of all that must be the same for a run to be continued (but not of the pixels: they may be many)."""
+    digest = hashlib.sha256()
+    shapes: dict[str, Any] = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    digest.update(json.dumps([config.to_dict(), asdict(p), shapes], sort_keys=True).encode())
+    for part in (train, val):
+        digest.update("\n".join(part.ids).encode())
+        digest.update(np.ascontiguousarray(part.labels).tobytes())
+        digest.update(str(part.images.shape).encode())
+    return digest.hexdigest()

@@ -1,0 +1,160 @@
+"""What every row of the zoo must do: build from JSON, run, count as the paper does, prune, rebuild bit-identically."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import edgecnn
+from edgecnn import catalog
+from edgecnn.compress.prune import prune
+from edgecnn.models import channel_plan
+from edgecnn.models.layers import find_classifier, layer_table, totals
+from edgecnn.models.zoo import ModelSpec, build
+
+TIMM = ("timm:tf_efficientnet_lite0", "timm:mobilenetv3_small_100") if importlib.util.find_spec("timm") else ()
+ROWS = (*catalog.MODELS, *TIMM)
+
+# Parameters and multiply-adds as published, with how far the count may be off: the papers round, and V3-large's
+# authors count a little more. The exact parameter counts are those of the reference implementations.
+PUBLISHED = {
+    "mobilenet_v2": (1000, 224, 3_504_872, 300e6, 0.01),
+    "mobilenet_v3_small": (1000, 224, 2_542_856, 56e6, 0.02),
+    "mobilenet_v3_large": (1000, 224, 5_483_032, 219e6, 0.02),
+    # The Keras reference prints 78,666: it counts the 480 running statistics of batch norm too.
+    "resnet8": (10, 32, 78_666 - 480, 12.5e6, 0.01),
+}
+
+FRESH_PROCESS = """
+import json, sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+from edgecnn.models import channel_plan
+from edgecnn.models.zoo import ModelSpec, build
+
+torch.set_num_threads(1)
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    model = build(ModelSpec.from_dict(json.loads((folder / "spec.json").read_text())))
+    channel_plan.apply(model, json.loads((folder / "plan.json").read_text()))
+    model.load_state_dict(load_file(folder / "weights.safetensors"), strict=True)
+    saved = load_file(folder / "golden.safetensors")
+    with torch.no_grad():
+        print(folder.name, torch.equal(model(saved["images"]), saved["logits"]))
+"""
+
+
+def lively(spec: ModelSpec, seed: int = 0) -> nn.Module:
+    """A network whose batch norms are not at their start, so that its logits are far from zero."""
+    torch.manual_seed(seed)
+    model = build(spec)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.8, 1.6)
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.3, 0.9)
+    return model
+
+
+def test_every_row_has_a_published_count() -> None:
+    assert set(PUBLISHED) == set(catalog.MODELS)
+
+
+@pytest.mark.parametrize("name", catalog.MODELS)
+def test_it_counts_what_the_paper_counts(name: str) -> None:
+    classes, size, params, macs, tolerance = PUBLISHED[name]
+    counted_params, counted_macs = totals(build(ModelSpec(name, classes, size)), size)
+    assert counted_params == params
+    assert counted_macs == pytest.approx(macs, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_it_runs_at_32_and_64_px_and_with_any_batch(name: str) -> None:
+    for size in (32, 64):
+        model = build(ModelSpec(name, 7, size))
+        assert not model.training
+        with torch.no_grad():
+            logits = model(torch.randn(3, 3, size, size))
+        assert logits.shape == (3, 7)
+        assert logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_it_learns_with_gradients_everywhere(name: str) -> None:
+    model = build(ModelSpec(name, 7, 32)).train()
+    nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.arange(4)).backward()
+    without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_layer_table_accounts_for_every_parameter(name: str) -> None:
+    model = build(ModelSpec(name, 7, 32))
+    rows = layer_table(model, 32)
+    assert sum(row.params for row in rows) == totals(model, 32)[0]
+    assert rows[-1].name == find_classifier(model)
+    assert rows[-1].output_shape == (7,)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_building_again_from_json_gives_the_same_shapes(name: str) -> None:
+    spec = ModelSpec(name, 7, 32)
+    again = build(ModelSpec.from_dict(json.loads(json.dumps(spec.to_dict()))))
+    assert channel_plan.extract(again) == channel_plan.extract(build(spec))
+
+
+def test_pruned_and_rebuilt_in_a_fresh_process_the_logits_are_the_same_bits(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for number, name in enumerate(ROWS):
+            write_pruned(ModelSpec(name, 7, 64), tmp_path / f"{number}")
+    finally:
+        torch.set_num_threads(threads)
+    root = str(Path(edgecnn.__path__[0]).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH_PROCESS, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{number} True" for number in range(len(ROWS))]
+
+
+def write_pruned(spec: ModelSpec, folder: Path) -> None:
+    model = lively(spec)
+    report = prune(model, spec.image_size, 0.4)
+    assert report.achieved_channels > 0.2
+    assert report.achieved_macs > 0.25
+    images = torch.randn(2, 3, spec.image_size, spec.image_size)
+    with torch.no_grad():
+        logits = model(images)
+    assert logits.isfinite().all()
+    assert logits.std() > 1e-6
+    folder.mkdir()
+    (folder / "spec.json").write_text(json.dumps(spec.to_dict()))
+    (folder / "plan.json").write_text(json.dumps(channel_plan.extract(model)))
+    save_file(model.state_dict(), folder / "weights.safetensors")
+    save_file({"images": images, "logits": logits}, folder / "golden.safetensors")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_pruned_network_still_learns(name: str) -> None:
+    model = lively(ModelSpec(name, 7, 32))
+    prune(model, 32, 0.4)
+    model.train()
+    nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.arange(4)).backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
