@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgecnn.bundle import Bundle, find_bundles, open_bundle
+from edgecnn import catalog
+from edgecnn.bundle import Bundle, find_bundles, open_bundle, stages
 from edgecnn.errors import UsageError
 from edgecnn.pipeline import inference
 from edgecnn.pipeline.benchmarking import Effort, benchmark_bundle, benchmark_file
@@ -19,7 +20,7 @@ from edgecnn.pipeline.reporting import report as write_report
 from edgecnn.pipeline.run import run as run_recipe
 from edgecnn.pipeline.verifying import gate
 from edgecnn.pipeline.verifying import verify as verify_bundle
-from edgecnn.recipe import PruneStep, QuantizeStep, Recipe, Step, Training, TrainStep, load
+from edgecnn.recipe import PruneStep, QuantizeStep, Recipe, Training, TrainStep, load, parse
 from edgecnn.report.rows import ParityRow, Row
 from edgecnn.runtimes.ports import Normalization
 from edgecnn.spec import Format, Runtime
@@ -30,16 +31,17 @@ DEFAULT_RUNTIMES = (Runtime.TORCH, Runtime.ONNXRUNTIME, Runtime.LITERT)
 def train(data: str, run: str | Path, *, context: Context | None = None, **settings: Any) -> Bundle:
     """Train or fine-tune on ``data`` (a folder of pictures, or ``"digits"``) and write ``run/float``.
 
-    ``settings`` are the fields of ``recipe.TrainStep``. Raises ``DataError``, ``ModelError``, ``UsageError``, ``BundleError``.
+    ``settings`` are the fields of ``recipe.TrainStep``. Raises ``DataError``, ``ModelError``, ``UsageError``,
+    ``BundleError``.
     """
     recipe = train_recipe(data, Path(run).name, **settings)
-    run_recipe(context or Context(Path(run), data), recipe.resolved())
-    return open_bundle(Path(run) / recipe.steps[0].output)  # type: ignore[union-attr, operator]
+    run_recipe(context or Context(Path(run), data), recipe)
+    return open_bundle(Path(run) / _last_output(recipe))
 
 
 def train_recipe(data: str, name: str, **settings: Any) -> Recipe:
-    """The recipe that one train verb means."""
-    return Recipe(name=name, data=data, steps=(TrainStep(**settings),))
+    """The recipe that one train verb means. Raises ``UsageError`` for settings that cannot be."""
+    return parse({"name": name or "run", "data": data, "steps": [{"kind": "train", **settings}]}, "train").resolved()
 
 
 def compress_recipe(
@@ -56,31 +58,36 @@ def compress_recipe(
 
     Raises ``UsageError`` when there is nothing to do or the parent is int8 already.
     """
-    steps: list[Step] = []
+    steps: list[dict[str, Any]] = []
     if prune is not None:
-        steps.append(PruneStep(ratio=prune, round_to=round_to, recovery=recovery, seed=seed))
+        heal = None if recovery is None else recovery.model_dump(mode="json")
+        steps.append({"kind": "prune", "ratio": prune, "round_to": round_to, "recovery": heal, "seed": seed})
     if quantize is not None:
-        if quantize != "int8":
-            raise UsageError(f"cannot quantize to {quantize!r}", hint="known: int8")
-        steps.append(QuantizeStep(seed=seed, **(calibration or {})))
+        steps.append({"kind": "quantize", "precision": quantize, "seed": seed, **(calibration or {})})
     if not steps:
         raise UsageError("nothing to do", hint="say what: --prune 0.3, --quantize int8, or both")
     refuse_int8(parent, "compressed further")
     facts = parent.manifest.data
-    recipe = Recipe(name=parent.title, data=str(facts["source"]), data_seed=int(facts["seed"]), steps=tuple(steps))
-    return recipe.resolved({parent.name: "float"})
+    raw = {"name": parent.title, "data": facts["source"], "data_seed": facts["seed"], "steps": steps}
+    return parse(raw, "compress").resolved({parent.name: "float"})
 
 
 def compress(path: str | Path, *, context: Context | None = None, **settings: Any) -> Bundle:
     """Prune and/or quantize a float bundle (or a run's ``float`` stage); returns the last bundle written.
 
-    ``settings``: ``prune`` (fraction of channels), ``quantize="int8"``, ``round_to``, ``recovery``, ``calibration``, ``seed``.
+    ``settings``: ``prune`` (fraction of channels), ``quantize="int8"``, ``round_to``, ``recovery``, ``calibration``,
+    ``seed``.
     """
     parent = open_bundle(Path(path))
     recipe = compress_recipe(parent, **{"recovery": PruneStep().recovery, **settings})
     where = context or Context(parent.path.parent)
     run_recipe(where, recipe)
-    return open_bundle(where.run / str(recipe.steps[-1].output))  # type: ignore[union-attr]
+    return open_bundle(where.run / _last_output(recipe))
+
+
+def _last_output(recipe: Recipe) -> str:
+    """The name of the bundle that a recipe of making steps writes last."""
+    return [str(step.output) for step in recipe.steps if isinstance(step, TrainStep | PruneStep | QuantizeStep)][-1]
 
 
 def export(
@@ -92,7 +99,7 @@ def export(
     context: Context | None = None,
 ) -> list[Exported]:
     """Render a bundle, or every bundle of a run, into files; each passes the parity gate before it appears."""
-    chosen = tuple(Format(name) for name in formats)
+    chosen = tuple(Format(name) for name in formats if catalog.row(catalog.FORMATS, name, "format"))
     found: list[Exported] = []
     for bundle in find_bundles(Path(path)):
         found += export_bundle(context or Context(Path(path)), bundle, chosen, verify=verify, force=force)
@@ -116,7 +123,7 @@ def benchmark(
     context: Context | None = None,
 ) -> list[Row]:
     """Measure bundles, runs and model files: latency, memory, size, and accuracy where there are pictures."""
-    chosen = [Runtime(name) for name in runtimes]
+    chosen = [Runtime(name) for name in runtimes if catalog.row(catalog.RUNTIMES, name, "runtime")]
     rows: list[Row] = []
     for path in map(Path, paths):
         where = context or Context(path)
@@ -147,7 +154,7 @@ def run(recipe: str | Path, run: str | Path, *, data: str | None = None, overrid
     """Run a recipe file (or a shipped recipe by name) in the folder ``run``."""
     loaded = load(Path(recipe), list(overrides))
     chosen = loaded if data is None else loaded.model_copy(update={"data": data})
-    run_recipe(Context(Path(run), chosen.data, chosen.data_seed), chosen.resolved())
+    run_recipe(Context(Path(run), chosen.data, chosen.data_seed), chosen.resolved(stages(Path(run))))
 
 
 __all__ = [

@@ -8,11 +8,14 @@
     exports/             files rendered from the bundle, each with a .json beside it
     measurements/        one JSON per measurement, only ever added to
 
-A bundle is written under a temporary name and renamed. Everything the manifest lists is immutable and hashed; ``exports`` and
-``measurements`` are the two places that grow afterwards, file by file, each written whole. Nothing is pickled.
+A bundle is written under a temporary name and renamed. A process that is killed can leave ``.NAME.draft-PID-...``,
+which the next one to write that bundle removes, and ``.NAME.work`` with the checkpoints of a training, which the next
+one goes on from. Everything the manifest lists is immutable and hashed; ``exports`` and ``measurements`` are the two
+places that grow afterwards, file by file, each written whole. Nothing is pickled.
 
 The fingerprint is the hash of (parent fingerprint, step, config): the same fingerprint on disk means the step is done.
-A *run* is a folder of bundles; the name of a bundle in it says the stage: ``float``, ``pruned``, ``int8``, ``pruned-int8``.
+A *run* is a folder of bundles; the name of a bundle in it says the stage: ``float``, ``pruned``, ``int8``,
+``pruned-int8``.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecnn.errors import BundleError
+from edgecnn.spec import Precision
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -158,14 +162,15 @@ def open_bundle(path: Path) -> Bundle:
     if not (path / MANIFEST).is_file() and (path / "float" / MANIFEST).is_file():
         path = path / "float"
     if not (path / MANIFEST).is_file():
-        raise BundleError(
-            f"{path} is not a bundle: it has no {MANIFEST}", hint="a bundle is made by: edgecnn train DATA -o RUN"
-        )
+        found = "is not a bundle: it has no " + MANIFEST if path.exists() else "is not there"
+        raise BundleError(f"{path} {found}", hint="a bundle is made by: edgecnn train DATA -o RUN")
+    path = path if path.name else path.resolve()  # "." has no name and no parent
     try:
         manifest = Manifest.model_validate_json((path / MANIFEST).read_text())
     except (ValidationError, UnicodeDecodeError) as error:
         raise BundleError(
-            f"{path / MANIFEST} cannot be read: {error}", hint="it was edited or written by another version of edgecnn"
+            f"{path / MANIFEST} cannot be read: {_first_line(error)}",
+            hint="it was edited or written by another version of edgecnn: make the bundle again",
         ) from error
     if manifest.schema_number != SCHEMA:
         raise BundleError(
@@ -178,15 +183,27 @@ def open_bundle(path: Path) -> Bundle:
     return Bundle(path, manifest)
 
 
+def _first_line(error: ValidationError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text"
+    first = error.errors()[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+
+
 def find_bundles(path: Path) -> list[Bundle]:
     """The bundle at ``path``, or all bundles of a run folder, parents before children. Raises ``BundleError``."""
     if (path / MANIFEST).is_file():
         return [open_bundle(path)]
-    found = [open_bundle(each.parent) for each in sorted(path.glob(f"*/{MANIFEST}")) if not each.parent.name.startswith(".")]
-    if not found:
+    folders = [each.parent for each in sorted(path.glob(f"*/{MANIFEST}")) if not each.parent.name.startswith(".")]
+    if not folders:
         return [open_bundle(path)]  # raises, with the reason
-    order = sorted(found, key=lambda bundle: bundle.manifest.created)
-    return order
+    return sorted(map(open_bundle, folders), key=lambda bundle: bundle.manifest.created)
+
+
+def stages(run: Path) -> dict[str, str]:
+    """The bundles that are in a run's folder: name -> "float" or "int8", as ``Recipe.resolved`` wants it."""
+    found = find_bundles(run) if any(run.glob(f"*/{MANIFEST}")) else []
+    return {bundle.name: "int8" if bundle.manifest.precision == Precision.INT8 else "float" for bundle in found}
 
 
 def existing(path: Path, wanted: str) -> Bundle | None:
@@ -196,13 +213,15 @@ def existing(path: Path, wanted: str) -> Bundle | None:
     """
     if not path.exists():
         return None
+    if not path.is_dir():
+        raise BundleError(f"{path} is there and is no folder", hint="choose another place with -o")
     if (path / MANIFEST).is_file():
         bundle = open_bundle(path)
         if bundle.manifest.fingerprint == wanted:
             return bundle
         raise BundleError(
             f"{path} already holds a {bundle.manifest.step} bundle made with other settings",
-            hint="choose another place with -o, or remove that folder",
+            hint="write into another run, or remove that folder (and what was made from it)",
         )
     if any(path.iterdir()):
         raise BundleError(f"{path} is there and is not a bundle", hint="choose another place with -o")
@@ -213,11 +232,13 @@ def existing(path: Path, wanted: str) -> Bundle | None:
 def create(path: Path, **facts: Any) -> Iterator[Path]:
     """Write a bundle: yields a draft folder to fill; on leaving it is hashed, described and renamed to ``path``.
 
-    ``facts`` are the manifest's fields that are not computed here; ``figures`` may be a dict that is still being filled while
-    the draft is open. On an exception the draft is removed and nothing appears at ``path``.
+    ``facts`` are the manifest's fields that are not computed here; ``figures`` may be a dict that is still being filled
+    while the draft is open. On an exception the draft is removed and nothing appears at ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft-{uuid.uuid4().hex[:8]}")
+    for leftover in path.parent.glob(f".{path.name}.draft-*"):
+        _remove_if_abandoned(leftover)
+    draft = path.with_name(f".{path.name}.draft-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     draft.mkdir()
     try:
         yield draft
@@ -235,6 +256,23 @@ def create(path: Path, **facts: Any) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _remove_if_abandoned(draft: Path) -> None:
+    """Remove the draft of a process that was killed; its number is in the name."""
+    number = draft.name.rpartition(".draft-")[2].partition("-")[0]
+    if number.isdigit() and os.name == "posix" and not _runs(int(number)):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Name -> "module:function" plus light facts, and the only module that imports by name.
 
-Adding a model, a format or a runtime is one file and one row here; commands, tests and the support table follow from the row.
-Nothing heavy is imported until a row is loaded.
+Adding a model, a format or a runtime is one file and one row here; commands, tests and the support table follow from
+the row. Nothing heavy is imported until a row is loaded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FormatRow:
 
 @dataclass(frozen=True)
 class RuntimeRow:
-    """An engine: ``target`` is its class, ``package`` what pip installs, ``extra`` edgecnn's name for that, and what it reads."""
+    """An engine: ``target`` is its class, ``package`` what pip installs by the name ``extra``, and what it reads."""
 
     target: str
     package: str
@@ -49,14 +49,20 @@ class RuntimeRow:
 
 MODELS: dict[str, ModelRow] = {
     "mobilenet_v2": ModelRow("edgecnn.models.mobilenet_v2:mobilenet_v2", "Sandler 2018, arXiv:1801.04381", 224),
-    "mobilenet_v3_small": ModelRow("edgecnn.models.mobilenet_v3:mobilenet_v3_small", "Howard 2019, arXiv:1905.02244", 224),
-    "mobilenet_v3_large": ModelRow("edgecnn.models.mobilenet_v3:mobilenet_v3_large", "Howard 2019, arXiv:1905.02244", 224),
+    "mobilenet_v3_small": ModelRow(
+        "edgecnn.models.mobilenet_v3:mobilenet_v3_small", "Howard 2019, arXiv:1905.02244", 224
+    ),
+    "mobilenet_v3_large": ModelRow(
+        "edgecnn.models.mobilenet_v3:mobilenet_v3_large", "Howard 2019, arXiv:1905.02244", 224
+    ),
     "resnet8": ModelRow("edgecnn.models.resnet8:resnet8", "Banbury 2021 (MLPerf Tiny), arXiv:2106.07597", 32),
 }
 
 FORMATS: dict[Format, FormatRow] = {
     Format.ONNX: FormatRow("edgecnn.export.onnx:render", "edgecnn.export.onnx:trace", ".onnx", "onnx"),
-    Format.TFLITE: FormatRow("edgecnn.export.tflite:render", "edgecnn.export.tflite:trace", ".tflite", "ai-edge-litert"),
+    Format.TFLITE: FormatRow(
+        "edgecnn.export.tflite:render", "edgecnn.export.tflite:trace", ".tflite", "ai-edge-litert"
+    ),
 }
 
 RUNTIMES: dict[Runtime, RuntimeRow] = {

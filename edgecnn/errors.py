@@ -1,15 +1,15 @@
 """The error tree. Every error says what was found, what was wanted and the way out, and carries the exit code.
 
-    EdgecnnError                exit 2
-    |-- UsageError              exit 2   a flag, a recipe or a combination that cannot work
-    |-- DataError               exit 2   pictures, labels or splits that cannot be used
-    |-- BundleError             exit 2   a bundle that is not one, is damaged, or does not fit
-    |-- ModelError              exit 2   an unknown model, weights that do not match, a layer with no counterpart
-    |-- MissingPackageError     exit 2   an optional package is not installed
-    |-- RuntimeFailure          exit 2   an engine refused or broke
-    |-- GateError               exit 3   parity or accuracy missed its threshold
-    |-- DeviceError             exit 4   a device cannot be reached
-    `-- InconclusiveError       exit 5   the measurement did not settle
+EdgecnnError                exit 2
+|-- UsageError              exit 2   a flag, a recipe or a combination that cannot work
+|-- DataError               exit 2   pictures, labels or splits that cannot be used
+|-- BundleError             exit 2   a bundle that is not one, is damaged, or does not fit
+|-- ModelError              exit 2   an unknown model, weights that do not match, a layer with no counterpart
+|-- MissingPackageError     exit 2   an optional package is not installed
+|-- RuntimeFailure          exit 2   an engine refused or broke
+|-- GateError               exit 3   parity or accuracy missed its threshold
+|-- DeviceError             exit 4   a device cannot be reached
+`-- InconclusiveError       exit 5   the measurement did not settle
 """
 
 from __future__ import annotations

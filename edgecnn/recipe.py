@@ -1,13 +1,17 @@
 """A recipe: a typed list of steps, bundle in -> bundle out, checked before anything heavy is imported.
 
-Every verb of the command line builds one of these steps from its flags, so ``--dry-run`` can print the recipe that the flags mean,
-and a recipe file can do whatever the flags can. Unknown keys and wrong types are errors. A step's ``output`` names the bundle it
-writes inside the run; ``input`` names the one it reads (default: the bundle written last).
+Every verb of the command line builds one of these steps from its flags, so ``--dry-run`` can print the recipe that the
+flags mean, and a recipe file can do whatever the flags can. Unknown keys and wrong types are errors. A step's
+``output`` names the bundle it writes inside the run; ``input`` names the one it reads (default: the bundle written
+last).
 """
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,11 +19,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecnn.errors import UsageError
-from edgecnn.spec import Format, Precision, Runtime
+from edgecnn.spec import Format, Runtime
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+LIST = "edgecnn recipes lists some; edgecnn train ... --dry-run prints one"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Of a bundle: its folder in the run, so no path."""
 
 
 class Settings(BaseModel):
@@ -56,7 +63,7 @@ class TrainStep(Training):
     """Train a model, or fine-tune one when ``pretrained`` says where its weights come from."""
 
     kind: Literal["train"] = "train"
-    output: str = "float"
+    output: Name = "float"
     model: str = "mobilenet_v2"
     width: Rate = 1.0
     stem_stride: Positive | None = None
@@ -80,8 +87,8 @@ class PruneStep(Settings):
     """Remove channels (structured), then train shortly to recover."""
 
     kind: Literal["prune"] = "prune"
-    input: str | None = None
-    output: str | None = None
+    input: Name | None = None
+    output: Name | None = None
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.3
     round_to: Positive = 8
     recovery: Training | None = Training(epochs=5, lr=0.02, warmup_epochs=0.5)
@@ -97,8 +104,8 @@ class QuantizeStep(Settings):
     """Post-training int8: weights per channel, activations per tensor, numbers decided once for every format."""
 
     kind: Literal["quantize"] = "quantize"
-    input: str | None = None
-    output: str | None = None
+    input: Name | None = None
+    output: Name | None = None
     precision: Literal["int8"] = "int8"
     calibration_images: Positive = 512
     calibration_method: Literal["minmax", "percentile", "mse"] = "minmax"
@@ -113,8 +120,8 @@ class ExportStep(Settings):
     """Render files from bundles (all of the run when ``input`` is not given) and verify them unless told not to."""
 
     kind: Literal["export"] = "export"
-    input: str | None = None
-    formats: tuple[Format, ...] = (Format.ONNX, Format.TFLITE)
+    input: Name | None = None
+    formats: tuple[Literal[Format.ONNX, Format.TFLITE], ...] = Field((Format.ONNX, Format.TFLITE), min_length=1)
     verify: bool = True
     force: bool = False
 
@@ -126,9 +133,9 @@ class BenchmarkStep(Settings):
     """Measure latency, memory, size and accuracy of every bundle and export of the run."""
 
     kind: Literal["benchmark"] = "benchmark"
-    input: str | None = None
-    runtimes: tuple[Runtime, ...] = (Runtime.TORCH, Runtime.ONNXRUNTIME, Runtime.LITERT)
-    threads: tuple[Positive, ...] = (1,)
+    input: Name | None = None
+    runtimes: tuple[Runtime, ...] = Field((Runtime.TORCH, Runtime.ONNXRUNTIME, Runtime.LITERT), min_length=1)
+    threads: tuple[Positive, ...] = Field((1,), min_length=1)
     restarts: Positive = 5
     budget_s: Rate = 30.0
 
@@ -145,6 +152,7 @@ class ReportStep(Settings):
     produces: ClassVar[str | None] = None
 
 
+STEPS: tuple[type[Settings], ...] = (TrainStep, PruneStep, QuantizeStep, ExportStep, BenchmarkStep, ReportStep)
 Step = Annotated[
     TrainStep | PruneStep | QuantizeStep | ExportStep | BenchmarkStep | ReportStep, Field(discriminator="kind")
 ]
@@ -159,44 +167,46 @@ class Recipe(Settings):
     data_seed: int = 0
     steps: tuple[Step, ...] = Field(min_length=1)
 
-    def resolved(self, existing: dict[str, str] | None = None) -> Recipe:
+    def resolved(self, existing: Mapping[str, str] | None = None) -> Recipe:
         """The recipe with every ``input`` and ``output`` written out.
 
-        ``existing`` are bundles already in the run: name -> "float" or "int8". Raises ``UsageError`` when a step reads a bundle
-        that no earlier step writes, or one of the wrong precision, or writes one twice.
+        ``existing`` are bundles already in the run: name -> "float" or "int8"; one alone is what the first step reads
+        by default. Raises ``UsageError`` when a step reads a bundle that no earlier step writes, or one of the wrong
+        precision, or writes one twice.
         """
         made = dict(existing or {})
-        last = next(reversed(made), None)
+        written: set[str] = set()
+        last = next(iter(made)) if len(made) == 1 else None
         steps: list[Any] = []
         for index, step in enumerate(self.steps):
             where = f"steps.{index} ({step.kind})"
             changes: dict[str, Any] = {}
-            if step.consumes:
-                source = getattr(step, "input", None)
-                if step.produces is not None:
-                    source = source or last
-                    changes["input"] = source
-                    _check_input(where, source, made, step.consumes)
-                elif source is not None:
-                    _check_input(where, source, made, step.consumes)
-                elif not made:
-                    raise UsageError(f"{where} has nothing to read", hint="put a train step before it")
-            if step.produces is not None:
-                output = step.output or default_output(step.kind, changes.get("input") or "")
-                if output in made and output not in (existing or {}):
-                    raise UsageError(f"{where} writes {output!r} a second time", hint="give it another output")
-                changes["output"] = output
-                made[output] = step.produces
-                last = output
+            if isinstance(step, PruneStep | QuantizeStep):
+                changes["input"] = step.input or last
+                _check_input(where, changes["input"], made, step.consumes)
+                changes["output"] = step.output or default_output(step.kind, changes["input"])
+            elif isinstance(step, ExportStep | BenchmarkStep) and step.input is not None:
+                _check_input(where, step.input, made, step.consumes)
+            elif not isinstance(step, TrainStep) and not made:
+                raise UsageError(f"{where} has nothing to read", hint="put a train step before it")
+            if isinstance(step, TrainStep | PruneStep | QuantizeStep):
+                last = str(changes.get("output", step.output))
+                if last in written:
+                    raise UsageError(f"{where} writes {last!r} a second time", hint="give it another output")
+                written.add(last)
+                made[last] = "int8" if isinstance(step, QuantizeStep) else "float"
             steps.append(step.model_copy(update=changes))
         return self.model_copy(update={"steps": tuple(steps)})
 
 
-def _check_input(where: str, source: str | None, made: dict[str, str], consumes: tuple[str, ...]) -> None:
-    if source is None or source not in made:
+def _check_input(where: str, source: str | None, made: Mapping[str, str], consumes: tuple[str, ...]) -> None:
+    if source is None:
+        hint = f"name one with input: {', '.join(made)}" if made else "put a train step before it"
+        raise UsageError(f"{where} does not say which bundle it reads", hint=hint)
+    if source not in made:
         raise UsageError(
-            f"{where} reads {source!r}, which no step before it writes",
-            hint=f"written so far: {', '.join(made) or 'nothing; put a train step first'}",
+            f"{where} reads {source!r}, which is not there and which no step before it writes",
+            hint=f"there are: {', '.join(made)}" if made else "put a train step before it",
         )
     if made[source] not in consumes:
         raise UsageError(
@@ -224,17 +234,30 @@ def load(path: Path, overrides: list[str] | None = None) -> Recipe:
 
 def read(path: Path) -> dict[str, Any]:
     """A recipe file as a plain mapping, unchecked. Raises ``UsageError``."""
-    return parse_yaml(find(path).read_text(), str(path))
+    try:
+        text = find(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a recipe: it is not text", hint=LIST) from error
+    return parse_yaml(text, str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number, as everybody expects; YAML 1.1 wants 1.0e-3."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def parse_yaml(text: str, where: str = "the recipe") -> dict[str, Any]:
     """YAML text as a plain mapping. Raises ``UsageError`` when it is something else."""
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise UsageError(f"{where} is not YAML: {error}", hint="see the recipes that `edgecnn recipes` lists") from error
+        raise UsageError(f"{where} is not YAML: {error}", hint=LIST) from error
     if not isinstance(raw, dict):
-        raise UsageError(f"{where} is not a recipe: it must be a mapping with name, data and steps")
+        raise UsageError(f"{where} is not a recipe: it must be a mapping with name, data and steps", hint=LIST)
     return raw
 
 
@@ -242,27 +265,38 @@ def parse(raw: dict[str, Any], where: str) -> Recipe:
     """Check a plain mapping. Raises ``UsageError`` listing every problem."""
     try:
         # JSON mode: lists become tuples and strings enums, while strictness about numbers stays.
-        return Recipe.model_validate_json(json.dumps(raw))
+        return Recipe.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        found = error.errors()
+        # A list with a faulty item is also called too short.
+        lines = [_explain(each) for each in found if len(found) == 1 or each["loc"] != ("steps",)]
         raise UsageError(f"{where} has {len(lines)} problem(s):\n    " + "\n    ".join(lines)) from error
 
 
 def _explain(problem: Any) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    """One line: where in the recipe, as ``--set`` spells it, and what is wrong there."""
+    place, kind = _place(problem["loc"])
     given = problem.get("input")
-    note = ""
-    if isinstance(given, str) and "number" in problem["msg"] and _looks_like_number(given):
-        note = f" (YAML reads {given} as text: write {float(given)!r})"
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(problem["loc"][-1]), _fields(kind, problem["loc"]), n=1)
+        return f"{place}: there is no such setting" + (f", did you mean {close[0]}?" if close else "")
+    note = "" if isinstance(given, dict | list) or problem["type"] == "missing" else f", found {given!r}"
     return f"{place}: {problem['msg']}{note}"
 
 
-def _looks_like_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _place(loc: tuple[Any, ...]) -> tuple[str, str]:
+    """The location in dots without the kind of step that pydantic puts after the number, and that kind."""
+    if len(loc) > 2 and loc[0] == "steps":
+        return ".".join(map(str, (*loc[:2], *loc[3:]))), str(loc[2])
+    return ".".join(map(str, loc)), ""
+
+
+def _fields(kind: str, loc: tuple[Any, ...]) -> list[str]:
+    """The names that are known where an unknown one was found."""
+    if "recovery" in loc[:-1]:
+        return list(Training.model_fields)
+    steps = {each.model_fields["kind"].default: each for each in STEPS}
+    return list(steps.get(kind, Recipe).model_fields)
 
 
 def set_value(raw: dict[str, Any], override: str) -> None:
@@ -270,15 +304,19 @@ def set_value(raw: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals:
         raise UsageError(f"--set {override!r} has no '='", hint="write it as --set steps.0.epochs=5")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {override!r}: the value is not YAML", hint="quote it: key='text'") from error
     *parents, last = path.split(".")
     node: Any = raw
     for part in parents:
         node = _child(node, part, override)
     if isinstance(node, list):
         _child(node, last, override)  # raises when there is no such place
-        node[int(last)] = yaml.safe_load(text)
+        node[int(last)] = value
     elif isinstance(node, dict):
-        node[last] = yaml.safe_load(text)
+        node[last] = value
     else:
         raise UsageError(f"--set {override!r}: {'.'.join(parents)} holds a value, not keys")
 
@@ -317,8 +355,3 @@ def find(path: Path) -> Path:
     if str(path) in shipped():
         return shipped()[str(path)]
     raise UsageError(f"there is no recipe {path}", hint=f"a file, or one of: {', '.join(shipped())}")
-
-
-def precision_of(step_kind: str) -> Precision:
-    """The precision of what a step writes."""
-    return Precision.INT8 if step_kind == "quantize" else Precision.FP32

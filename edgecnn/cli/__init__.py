@@ -1,11 +1,12 @@
 """The command line: one thin function per verb, which builds recipe steps from flags and calls the public API.
 
-Nothing heavy is imported here or in the verb modules outside function bodies: ``edgecnn --help`` answers in under 0.2 s.
+Nothing heavy is imported here or in the verb modules outside function bodies: ``edgecnn --help`` answers at once.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -21,9 +22,21 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-for verb in (make.train, make.compress, make.export, make.run, compare.verify, compare.benchmark, compare.report):
-    app.command()(verb)
-for verb in (compare.evaluate, look.predict, look.inspect, look.recipes, look.doctor):
+VERBS: tuple[Callable[..., None], ...] = (
+    make.run,
+    make.train,
+    make.compress,
+    make.export,
+    compare.verify,
+    compare.benchmark,
+    compare.report,
+    compare.evaluate,
+    look.predict,
+    look.inspect,
+    look.recipes,
+    look.doctor,
+)
+for verb in VERBS:
     app.command()(verb)
 app.add_typer(look.data_app, name="data")
 
@@ -35,6 +48,11 @@ def main() -> None:
     except EdgecnnError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+        sys.exit(EdgecnnError.exit_code)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(130)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from edgecnn.runtimes.ports import Normalization
 from edgecnn.spec import Runtime, Split, Status
 
-Data = Annotated[Optional[str], typer.Option(help="Pictures to use instead of the bundle's own.")]  # noqa: UP045
+Data = Annotated[str | None, typer.Option(help="Pictures to use instead of the bundle's own.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Mean = Annotated[Optional[str], typer.Option(help="For float inputs of foreign files, in [0, 1] units: 0.5 or r,g,b.")]  # noqa: UP045
+Mean = Annotated[str | None, typer.Option(help="For float inputs of foreign files, in [0, 1] units: 0.5 or r,g,b.")]
 
 
 def verify(
@@ -36,7 +38,9 @@ def verify(
 
 def benchmark(
     targets: Annotated[list[Path], typer.Argument(help="Bundles, runs, .onnx or .tflite files.")],
-    runtime: Annotated[str, typer.Option(help="Comma-separated: torch,onnxruntime,litert,null.")] = "torch,onnxruntime,litert",
+    runtime: Annotated[
+        str, typer.Option(help="Comma-separated: torch,onnxruntime,litert,null.")
+    ] = "torch,onnxruntime,litert",
     threads: Annotated[str, typer.Option(help="Comma-separated numbers of threads.")] = "1",
     restarts: Annotated[int, typer.Option(min=1, help="Worker processes per row.")] = 5,
     budget: Annotated[float, typer.Option(help="Seconds per row at most.")] = 30.0,
@@ -45,7 +49,10 @@ def benchmark(
     std: Mean = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure latency (median with its 95 % interval), memory, size and accuracy, each in processes of its own."""
+    """Measure latency (median with its 95 % interval), memory, size and accuracy, each row in processes of its own.
+
+    Exit code 5 when no row settled, 2 when none could be measured.
+    """
     from edgecnn import api
     from edgecnn.cli.progress import context
     from edgecnn.pipeline.benchmarking import Effort
@@ -64,8 +71,8 @@ def benchmark(
         print(json.dumps([row.to_dict() for row in rows], indent=1))
     else:
         print_table(rows)
-    if all(row.status is Status.INCONCLUSIVE for row in rows):
-        raise typer.Exit(5)
+    if not any(row.status is Status.OK for row in rows):
+        raise typer.Exit(5 if any(row.status is Status.INCONCLUSIVE for row in rows) else 2)
 
 
 def report(run: Annotated[Path, typer.Argument(help="A run with benchmarked bundles.")]) -> None:
@@ -77,15 +84,15 @@ def report(run: Annotated[Path, typer.Argument(help="A run with benchmarked bund
 
 def evaluate(
     target: Annotated[Path, typer.Argument(help="A bundle, or an .onnx or .tflite file.")],
-    runtime: Annotated[Optional[Runtime], typer.Option(help="Default: torch for bundles, a file's own engine.")] = None,  # noqa: UP045
+    runtime: Annotated[Runtime | None, typer.Option(help="Default: torch for bundles, a file's own engine.")] = None,
     data: Data = None,
-    split: Split = Split.TEST,
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    split: Annotated[Split, typer.Option(help="Which pictures.")] = Split.TEST,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     mean: Mean = None,
     std: Mean = None,
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy of a bundle or file in a runtime on real pictures, with its 95 % Wilson interval."""
+    """Measure the accuracy of a bundle or file in a runtime on real pictures, with its 95 % Wilson interval."""
     from edgecnn import api
 
     found = api.evaluate(
@@ -98,8 +105,8 @@ def evaluate(
         facts["top5"] = found.accuracy.top5.value if found.accuracy.top5 else None
         print(json.dumps(facts, indent=1))
     else:
-        interval = f"{100 * top1.low:.2f} to {100 * top1.high:.2f}"
-        print(f"{target} in {found.runtime}: top-1 {100 * top1.value:.2f} % ({interval}) on {top1.n} {found.split} pictures")
+        shown = f"{100 * top1.value:.2f} % ({100 * top1.low:.2f} to {100 * top1.high:.2f})"
+        print(f"{target} in {found.runtime}: top-1 {shown} on {top1.n} {found.split} pictures")
 
 
 def names(text: str, kind: type[Runtime], flag: str) -> list[Runtime]:
@@ -122,7 +129,7 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def normalization(mean: str | None, std: str | None):  # type: ignore[no-untyped-def]
+def normalization(mean: str | None, std: str | None) -> Normalization | None:
     """Mean and std flags as a value, or None when neither was given. Raises ``UsageError``."""
     from edgecnn.runtimes.ports import Normalization
 

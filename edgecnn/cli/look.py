@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -16,14 +16,16 @@ data_app = typer.Typer(help="Look at a folder of pictures.", rich_markup_mode=No
 def predict(
     target: Annotated[Path, typer.Argument(help="A bundle, or an .onnx or .tflite file.")],
     pictures: Annotated[list[Path], typer.Argument(help="Pictures.")],
-    runtime: Annotated[Optional[Runtime], typer.Option(help="Default: torch for bundles, a file's own engine.")] = None,  # noqa: UP045
+    runtime: Annotated[Runtime | None, typer.Option(help="Default: torch for bundles, a file's own engine.")] = None,
     top: Annotated[int, typer.Option(min=1, help="So many classes.")] = 5,
-    labels: Annotated[Optional[Path], typer.Option(help="A text file with one class per line.")] = None,  # noqa: UP045
-    mean: Annotated[Optional[str], typer.Option(help="For float inputs of foreign files.")] = None,  # noqa: UP045
-    std: Annotated[Optional[str], typer.Option(help="For float inputs of foreign files.")] = None,  # noqa: UP045
+    labels: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A text file with one class per line.")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(help="For float inputs of foreign files.")] = None,
+    std: Annotated[str | None, typer.Option(help="For float inputs of foreign files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """The most likely classes of pictures, in any runtime."""
+    """Say what pictures show: the most likely classes, in any runtime."""
     from edgecnn import api
     from edgecnn.cli.compare import normalization
 
@@ -40,12 +42,12 @@ def predict(
 
 def inspect(
     target: Annotated[str, typer.Argument(help="A bundle, or a model name such as mobilenet_v2.")],
-    image_size: Annotated[Optional[int], typer.Option(min=8, help="Pixels, for a model name.")] = None,  # noqa: UP045
+    image_size: Annotated[int | None, typer.Option(min=8, help="Pixels, for a model name.")] = None,
     width: Annotated[float, typer.Option(help="Width multiplier, for a model name.")] = 1.0,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes, for a model name.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """The layer table of a network: type, output shape, parameters, MACs."""
+    """Show the layer table of a network: type, output shape, parameters, multiply-adds."""
     from dataclasses import asdict
 
     from edgecnn.pipeline.inspecting import inspect as layers_of
@@ -71,11 +73,14 @@ def check(
         print(note)
     for split, items in data.splits.items():
         counts = [sum(item.label == index for item in items) for index in range(len(data.labels))]
-        print(f"{split}: {len(items)} pictures; " + ", ".join(f"{n} {c}" for n, c in zip(data.labels, counts, strict=True)))
+        print(
+            f"{split}: {len(items)} pictures; "
+            + ", ".join(f"{n} {c}" for n, c in zip(data.labels, counts, strict=True))
+        )
 
 
 def recipes() -> None:
-    """The recipes that come with edgecnn."""
+    """List the recipes that come with edgecnn."""
     from edgecnn import recipe
 
     for name, path in recipe.shipped().items():
@@ -83,7 +88,7 @@ def recipes() -> None:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
-    """What this machine has: versions, processor, engines."""
+    """Say what this machine has: versions, processor, runtimes."""
     from edgecnn.bundle import versions
     from edgecnn.catalog import engines
     from edgecnn.measure.machine import describe

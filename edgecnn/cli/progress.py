@@ -35,6 +35,9 @@ class Lines:
     def on_step(self, epoch: int, step: int, steps: int) -> None:
         """Nothing: a log needs no steps."""
 
+    def close(self) -> None:
+        """Nothing: lines stay."""
+
 
 class Bar:
     """A progress bar over all steps, with one line left behind per epoch."""
@@ -43,7 +46,12 @@ class Bar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f} %"),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task = self._progress.add_task(stage, total=None)
         self._stage, self._epochs = stage, epochs
@@ -54,13 +62,17 @@ class Bar:
         from edgecnn.train.history import format_epoch
 
         self._progress.console.print(format_epoch(row, self._epochs), highlight=False, markup=False)
-        if row["epoch"] == self._epochs:
-            self._progress.stop()
 
     def on_step(self, epoch: int, step: int, steps: int) -> None:
         """Move the bar."""
         done = (epoch - 1) * steps + step
-        self._progress.update(self._task, total=self._epochs * steps, completed=done, description=f"{self._stage} {epoch}/{self._epochs}")
+        self._progress.update(
+            self._task, total=self._epochs * steps, completed=done, description=f"{self._stage} {epoch}/{self._epochs}"
+        )
+
+    def close(self) -> None:
+        """Take the bar away and give the cursor back."""
+        self._progress.stop()
 
 
 def watch(stage: str, epochs: int) -> Watcher:

@@ -3,8 +3,8 @@
 Channels are cut group by group: a group is everything that must lose the same channels together (a convolution, its
 batch norm, the depthwise layer behind it, the squeeze-excite gate, both sides of an addition, the inputs of the next
 layers), found by Torch-Pruning's dependency graph (Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR
-2023, arXiv:2301.12900). A channel's importance is the L2 norm of all its weights across the group (section 3.3),
-averaged over the group's layers.
+2023, arXiv:2301.12900). A channel's importance is the squared L2 norm of its weights, averaged over
+the group's layers (section 3.3).
 
 What is decided here and not by Torch-Pruning:
 

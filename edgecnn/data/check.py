@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def check_pictures(root: Path, ids: Sequence[str]) -> Checked:
             broken[id] = "not a file"
     memory = cache_folder() / "checked" / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:24]
     stamp = _stamp(files)
-    if broken or not _remembered(memory, stamp):
+    if not _remembered(memory, stamp):
         start = time.perf_counter()
         broken |= _decode_all(root, [id for id in ids if id not in broken])
         if not broken and time.perf_counter() - start > _WORTH_REMEMBERING_S:
@@ -65,7 +66,12 @@ def cache_folder() -> Path:
     """Where edgecnn keeps what may be deleted at any time: ``$EDGECNN_CACHE``, else the user's cache folder."""
     if own := os.environ.get(CACHE_VARIABLE):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecnn"
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "edgecnn"
+    try:
+        return Path.home() / ".cache" / "edgecnn"
+    except RuntimeError:  # a container's user without a home
+        return Path(tempfile.gettempdir()) / "edgecnn"
 
 
 def _decode_all(root: Path, ids: Sequence[str]) -> dict[str, str]:

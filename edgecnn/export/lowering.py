@@ -1,8 +1,8 @@
 """What is the same for all formats: the graph said in operators that integer kernels have.
 
-Quantized, an activation function becomes the two operators that runtimes execute in integers: hard-swish and SiLU are a gate and
-a multiplication. The gate's numbers are fixed, since its values are in [0, 1]. Float graphs keep these functions: runtimes have
-fast float kernels for them.
+Quantized, an activation function becomes the two operators that runtimes execute in integers: hard-swish and SiLU are
+a gate and a multiplication. The gate's numbers are fixed, since its values are in [0, 1]. Float graphs keep these
+functions: runtimes have fast float kernels for them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _rename_key(key: str) -> str:
 
 
 def graph_name(tensor: str) -> str | None:
-    """The graph's name of a file's tensor; ``None`` for the file's input and output and for helpers inside an operator."""
+    """The graph's name of a file's tensor; ``None`` for the file's input and output and for an operator's helpers."""
     if tensor in RESERVED:
         return None
     name = tensor.removesuffix("/tensor")

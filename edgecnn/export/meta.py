@@ -16,7 +16,6 @@ from edgecnn.export.tflite_builder import META_ENTRY, metadata, unpack
 from edgecnn.spec import Format, Preprocess
 
 
-
 def meta_of(labels: Sequence[str], preprocess: Preprocess, **more: str) -> dict[str, str]:
     """The metadata of a file: ``labels`` and ``preprocess`` as JSON, and whatever strings the caller adds."""
     return {"labels": json.dumps(list(labels)), "preprocess": json.dumps(to_dict(preprocess)), **more}
@@ -54,9 +53,6 @@ def _read_onnx(path: Path) -> dict[str, str]:
 
 
 def _read_tflite(path: Path) -> dict[str, str]:
-    content = path.read_bytes()
-    if content[4:8] != b"TFL3":
-        raise UsageError(f"{path.name} is not a TFLite file", hint="export it again")
-    entry = metadata(unpack(content), META_ENTRY)
+    entry = metadata(unpack(path.read_bytes()), META_ENTRY)
     values: dict[str, Any] = json.loads(entry) if entry is not None else {}
     return {key: str(value) for key, value in values.items()}

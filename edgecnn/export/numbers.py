@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgecnn.errors import ModelError
 from edgecnn.graph.ir import Graph, QParams
 
 
-def integer_clamp(qparams: QParams, clamp: list[float | None] | None) -> tuple[int, int] | None:
-    """``clamp`` (real bounds, ``None`` = open) in int8 steps of ``qparams``, or ``None`` when the int8 range implies it."""
+def integer_clamp(qparams: QParams, clamp: Sequence[float | None] | None) -> tuple[int, int] | None:
+    """``clamp`` (real bounds, ``None`` = open) in steps of ``qparams``; ``None`` when the int8 range implies it."""
     low, high = clamp or (None, None)
     bottom = -128 if low is None else _step(qparams, low)
     top = 127 if high is None else _step(qparams, high)
@@ -21,7 +23,8 @@ def _step(qparams: QParams, real: float) -> int:
 def pixel_qparams(graph: Graph) -> tuple[float, int]:
     """Scale and uint8 zero point that read a pixel as the network's input: ``scale * (pixel - zero_point)``.
 
-    Raises ``ModelError`` when the input's normalization is not of that form, or a quantized graph has other numbers for it.
+    Raises ``ModelError`` when the input's normalization is not of that form, or a quantized graph has other numbers
+    for it.
     """
     mean, std = graph.input.attrs["mean"], graph.input.attrs["std"]
     zero_point = round(255 * mean[0])

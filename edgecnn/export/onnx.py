@@ -37,9 +37,9 @@ IR_VERSION = 8  # what opset 17 came with: readable by ONNX Runtime 1.12 and lat
 def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
     """Write ``graph`` to ``path`` as ONNX.
 
-    Input ``image`` uint8 (batch, H, W, 3), output ``logits`` float32 (batch, classes); intermediate tensors are NCHW and carry
-    the graph's names (in an int8 file: the uint8 tensors). ``meta`` goes into the model's metadata. Raises ``ModelError`` when
-    the graph holds something that has no ONNX counterpart.
+    Input ``image`` uint8 (batch, H, W, 3), output ``logits`` float32 (batch, classes); intermediate tensors are NCHW
+    and carry the graph's names (in an int8 file: the uint8 tensors). ``meta`` goes into the model's metadata. Raises
+    ``ModelError`` when the graph holds something that has no ONNX counterpart.
     """
     write_atomically(path, build(graph, meta=meta).SerializeToString())
 
@@ -81,12 +81,18 @@ class _Writer:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attrs))
         return output
 
-    def constant(self, name: str, value: Array) -> str:
+    def constant(self, name: str, value: Any) -> str:
         self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def numbers(self, name: str, scale: Any, zero_point: Any) -> list[str]:
         return [self.constant(f"{name}/scale", np.float32(scale)), self.constant(f"{name}/zero_point", zero_point)]
+
+    def scalar(self, name: str, value: float) -> str:
+        """The float view of a quantized constant: one step of size ``abs(value)``."""
+        step = self.constant(name, np.array(int(value > 0), np.uint8))
+        numbers = self.numbers(name, abs(value), np.array(int(value < 0), np.uint8))
+        return self.op("DequantizeLinear", [step, *numbers], f"{name}/real")
 
     def real(self, name: str) -> str:
         """The float view of a tensor: itself, or its DequantizeLinear (written once)."""
@@ -108,20 +114,25 @@ class _Writer:
         scales = self.graph.weight_scales[node.name].astype(np.float32)
         bias_scales = (scales.astype(np.float64) * self.graph.qparams[node.inputs[0]].scale).astype(np.float32)
         for name, scale, kind in zip(names, (scales, bias_scales), (np.int8, np.int32), strict=True):
-            self.op("DequantizeLinear", [name, *self.numbers(name, scale, np.zeros(len(scale), kind))], f"{name}/real", axis=0)
+            self.op(
+                "DequantizeLinear",
+                [name, *self.numbers(name, scale, np.zeros(len(scale), kind))],
+                f"{name}/real",
+                axis=0,
+            )
         return [f"{name}/real" for name in names]
 
     def emit(self, node: Node, kind: str, inputs: list[str], *, scale_by: float = 1.0, **attrs: Any) -> None:
-        """Write the operator, then what the graph wants of its output: a clamp, or quantization at ``scale * scale_by``."""
+        """Write the operator, then what its output needs: a clamp, or quantization at ``scale * scale_by``."""
         low, high = node.attrs.get("clamp") or (None, None)
         if self.graph.quantized:
             self._quantize(node, self.op(kind, inputs, f"{node.name}/float", **attrs), scale_by)
         elif low is None and high is None:
             self.op(kind, inputs, node.name, **attrs)
         else:
-            self._clip(node.name, self.op(kind, inputs, f"{node.name}/unclamped", **attrs), low, high)
+            self.clip(node.name, self.op(kind, inputs, f"{node.name}/unclamped", **attrs), low, high)
 
-    def _clip(self, name: str, source: str, low: float | None, high: float | None, dtype: Any = np.float32) -> None:
+    def clip(self, name: str, source: str, low: float | None, high: float | None, dtype: Any = np.float32) -> None:
         if low == 0 and high is None and dtype is np.float32:
             self.op("Relu", [source], name)
             return
@@ -138,7 +149,7 @@ class _Writer:
         numbers = self.numbers(f"{node.name}/out", qparams.scale * scale_by, _unsigned(qparams))
         self.op("QuantizeLinear", [source, *numbers], name)
         if bounds is not None:
-            self._clip(node.name, name, bounds[0] + 128, bounds[1] + 128, np.uint8)
+            self.clip(node.name, name, bounds[0] + 128, bounds[1] + 128, np.uint8)
 
 
 def _unsigned(qparams: QParams) -> Array:
@@ -153,12 +164,18 @@ def _input(w: _Writer, node: Node) -> None:
     planes = w.op("Transpose", ["image"], f"{node.name}/planes", perm=[0, 3, 1, 2])
     if folds(w.graph):
         scale, zero_point = pixel_qparams(w.graph)
-        w.op("DequantizeLinear", [planes, *w.numbers(f"{node.name}/pixel", scale, np.array(zero_point, np.uint8))], node.name)
+        w.op(
+            "DequantizeLinear",
+            [planes, *w.numbers(f"{node.name}/pixel", scale, np.array(zero_point, np.uint8))],
+            node.name,
+        )
         return
     mean, std = (np.array(node.attrs[word], np.float64).reshape(-1, 1, 1) for word in ("mean", "std"))
     factor = w.constant(f"{node.name}/factor", (1 / (255 * std)).astype(np.float32))
     offset = w.constant(f"{node.name}/offset", (-mean / std).astype(np.float32))
-    scaled = w.op("Mul", [w.op("Cast", [planes], f"{node.name}/cast", to=TensorProto.FLOAT), factor], f"{node.name}/scaled")
+    scaled = w.op(
+        "Mul", [w.op("Cast", [planes], f"{node.name}/cast", to=TensorProto.FLOAT), factor], f"{node.name}/scaled"
+    )
     w.op("Add", [scaled, offset], node.name)
 
 
@@ -187,13 +204,31 @@ def _max_pool(w: _Writer, node: Node) -> None:
 
 
 def _avg_pool(w: _Writer, node: Node) -> None:
-    w.emit(node, "AveragePool", [w.real(node.inputs[0])], kernel_shape=node.attrs["kernel"], strides=node.attrs["stride"])
+    kernel, stride = node.attrs["kernel"], node.attrs["stride"]
+    source = w.real(node.inputs[0])
+    if not w.graph.quantized:
+        w.emit(node, "AveragePool", [source], kernel_shape=kernel, strides=stride)
+        return
+    # A depthwise convolution with weights 1: QLinearAveragePool rounds halves another way.
+    channels = node.shape[0]
+    ones = w.constant(f"{node.name}/ones", np.ones((channels, 1, *kernel), np.int8))
+    numbers = w.numbers(
+        f"{node.name}/ones", np.full(channels, 1 / (kernel[0] * kernel[1])), np.zeros(channels, np.int8)
+    )
+    weight = w.op("DequantizeLinear", [ones, *numbers], f"{node.name}/ones/real", axis=0)
+    w.emit(node, "Conv", [source, weight], kernel_shape=kernel, strides=stride, group=channels)
 
 
 def _pad(w: _Writer, node: Node) -> None:
     top, left, bottom, right = node.attrs["padding"]
     pads = w.constant(f"{node.name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
-    w.emit(node, "Pad", [w.real(node.inputs[0]), pads])
+    if (
+        w.graph.quantized
+    ):  # on the integers: ONNX Runtime does not fuse a Pad between DequantizeLinear and QuantizeLinear
+        zero = w.constant(f"{node.name}/zero", _unsigned(w.graph.qparams[node.name]))
+        w.op("Pad", [node.inputs[0], pads, zero], node.name)
+    else:
+        w.emit(node, "Pad", [w.real(node.inputs[0]), pads])
 
 
 def _plain(kind: str, **attrs: Any) -> Callable[[_Writer, Node], None]:
@@ -208,25 +243,36 @@ def _silu(w: _Writer, node: Node) -> None:
     w.emit(node, "Mul", [source, w.op("Sigmoid", [source], f"{node.name}/sigmoid")])
 
 
-def _affine(w: _Writer, node: Node, factor: float, offset: float) -> None:
+def _affine(w: _Writer, node: Node) -> None:
     """``factor * (x + offset / factor)``; quantized, the factor lives in the output's scale."""
+    factor, offset = float(node.attrs["factor"]), float(node.attrs["offset"])
     source = w.real(node.inputs[0])
-    if w.graph.quantized and factor > 0 and offset != 0:
-        shift = offset / factor
-        one = w.constant(f"{node.name}/one", np.array(int(shift > 0), np.uint8))
-        numbers = w.numbers(f"{node.name}/shift", abs(shift), np.array(int(shift < 0), np.uint8))
-        shift_real = w.op("DequantizeLinear", [one, *numbers], f"{node.name}/shift/real")
-        w.emit(node, "Add", [source, shift_real], scale_by=1 / factor)
-        return
-    scaled = w.op("Mul", [source, w.constant(f"{node.name}/factor", np.float32(factor))], f"{node.name}/scaled")
-    w.emit(node, "Add", [scaled, w.constant(f"{node.name}/offset", np.float32(offset))])
+    if not w.graph.quantized:
+        scaled = w.op("Mul", [source, w.constant(f"{node.name}/factor", np.float32(factor))], f"{node.name}/scaled")
+        w.emit(node, "Add", [scaled, w.constant(f"{node.name}/offset", np.float32(offset))])
+    elif offset == 0:
+        w.emit(node, "Mul", [source, w.scalar(f"{node.name}/factor", factor)])
+    else:
+        source = source if factor > 0 else _negated(w, node, source)
+        shift = w.scalar(f"{node.name}/shift", offset / abs(factor))
+        w.emit(node, "Add", [source, shift], scale_by=1 / abs(factor))
+
+
+def _negated(w: _Writer, node: Node, source: str) -> str:
+    """``-x``, exactly: q becomes ``255 - q``."""
+    q = w.graph.qparams[node.inputs[0]]
+    name = f"{node.name}/negated"
+    numbers = w.numbers(name, q.scale, np.array(127 - q.zero_point, np.uint8))
+    product = w.op("Mul", [source, w.scalar(f"{node.name}/minus", -1.0)], f"{name}/float")
+    return w.op("DequantizeLinear", [w.op("QuantizeLinear", [product, *numbers], name), *numbers], f"{name}/real")
 
 
 def _clamp(w: _Writer, node: Node) -> None:
     if w.graph.quantized:
-        w.emit(node, "Identity", [w.real(node.inputs[0])])
+        # Times one: with nothing between them, the two roundings would be merged into one.
+        w.emit(node, "Mul", [w.real(node.inputs[0]), w.scalar(f"{node.name}/one", 1.0)])
     else:
-        w._clip(node.name, node.inputs[0], *node.attrs["clamp"])
+        w.clip(node.name, node.inputs[0], *node.attrs["clamp"])
 
 
 _EMITTERS: dict[Op, Callable[[_Writer, Node], None]] = {
@@ -242,7 +288,7 @@ _EMITTERS: dict[Op, Callable[[_Writer, Node], None]] = {
     Op.CONCAT: _plain("Concat", axis=1),
     Op.PAD: _pad,
     Op.CLAMP: _clamp,
-    Op.AFFINE: lambda w, node: _affine(w, node, node.attrs["factor"], node.attrs["offset"]),
+    Op.AFFINE: _affine,
     Op.HARD_SWISH: _plain("HardSwish"),
     Op.HARD_SIGMOID: _plain("HardSigmoid", alpha=1 / 6, beta=0.5),
     Op.SIGMOID: _plain("Sigmoid"),

@@ -18,8 +18,8 @@ from edgecnn.graph.ir import Array
 def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
     """Run images (N, H, W, 3) uint8 through a file that :func:`edgecnn.export.onnx.render` wrote.
 
-    Returns, by the graph's tensor names, real values float32 (N, C, H, W) or (N, C): in an int8 file the dequantized integers
-    that the integer kernels produce. The session optimizes as usual, with every tensor kept as an output.
+    Returns, by the graph's tensor names, real values float32 (N, C, H, W) or (N, C): in an int8 file the dequantized
+    integers that the integer kernels produce. The session optimizes as usual, with every tensor kept as an output.
     """
     ort: Any = require("onnxruntime", extra="onnxruntime")
     model = onnx.load(path)
@@ -32,12 +32,24 @@ def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
     options.add_session_config_entry("session.x64quantprecision", "1")  # exact sums on x86 without VNNI, see the writer
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     values = session.run(list(kept), {"image": images})
-    constants = {constant.name: constant for constant in model.graph.initializer}
-    return {name: _real(tensor, value, constants) for (tensor, name), value in zip(kept.items(), values, strict=True)}
+    numbers = _numbers(model.graph)
+    return {
+        name: _real(value, *numbers[tensor]) if tensor in numbers else value
+        for (tensor, name), value in zip(kept.items(), values, strict=True)
+    }
 
 
-def _real(tensor: str, value: Array, constants: dict[str, Any]) -> Array:
-    if value.dtype != np.uint8:
-        return value
-    scale, zero_point = (numpy_helper.to_array(constants[f"{tensor}/{word}"]) for word in ("scale", "zero_point"))
+def _numbers(graph: Any) -> dict[str, tuple[Array, Array]]:
+    """Scale and zero point of every uint8 tensor: those its DequantizeLinear has, or those of its padded copy."""
+    constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
+    found: dict[str, tuple[Array, Array]] = {}
+    for node in reversed(graph.node):
+        if node.op_type == "DequantizeLinear" and node.input[0] not in constants:
+            found[node.input[0]] = (constants[node.input[1]], constants[node.input[2]])
+        elif node.op_type == "Pad" and node.output[0] in found:
+            found[node.input[0]] = found[node.output[0]]
+    return found
+
+
+def _real(value: Array, scale: Array, zero_point: Array) -> Array:
     return (value.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)

@@ -1,7 +1,8 @@
 """TFLite, written straight from the graph: float32, or int8 with the graph's own numbers.
 
-Input ``image`` uint8 (batch, H, W, 3), output ``logits`` float32 (batch, classes). The batch is dynamic: the shapes say 1, the
-shape signature says -1, and ``resize_tensor_input`` takes any. :mod:`edgecnn.export.tflite_ops` explains the int8 choices.
+Input ``image`` uint8 (batch, H, W, 3), output ``logits`` float32 (batch, classes). The batch is dynamic: the shapes
+say 1, the shape signature says -1, and ``resize_tensor_input`` takes any. :mod:`edgecnn.export.tflite_ops` explains
+the int8 choices.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import json
 from pathlib import Path
 
 from edgecnn.export.files import write_atomically
-from edgecnn.export.lowering import lower
+from edgecnn.export.lowering import graph_name, lower
 from edgecnn.export.tflite_builder import META_ENTRY
 from edgecnn.export.tflite_emit import EMITTERS
 from edgecnn.export.tflite_ops import TFLiteWriter
+from edgecnn.export.tflite_stem import pair_columns
 from edgecnn.export.tflite_trace import TRACE_ENTRY, trace
 from edgecnn.graph.ir import Graph
 
@@ -23,14 +25,15 @@ __all__ = ["build", "render", "trace"]
 def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
     """Write ``graph`` to ``path`` as TFLite; ``meta`` goes into its metadata.
 
-    Raises ``ModelError`` when the graph holds something that has no counterpart, ``MissingPackageError`` without ai-edge-litert.
+    Raises ``ModelError`` when the graph holds something that has no counterpart, ``MissingPackageError`` without
+    ai-edge-litert.
     """
     write_atomically(path, build(graph, meta=meta))
 
 
 def build(graph: Graph, *, meta: dict[str, str]) -> bytes:
     """The same as :func:`render`, as the file's bytes."""
-    graph = lower(graph)
+    graph = pair_columns(lower(graph))
     writer = TFLiteWriter(graph)
     for node in graph.nodes:
         EMITTERS[node.op](writer, node)
@@ -40,6 +43,6 @@ def build(graph: Graph, *, meta: dict[str, str]) -> bytes:
         output = writer.operator("DEQUANTIZE", [output], logits, table="DequantizeOptions")
     else:
         writer.builder.tensors[output].name = "logits"
-    notes = {"output": graph.output, "ratio": writer.ratio, "flattened": writer.flattened}
+    notes = {"output": graph_name(graph.output), "ratio": writer.ratio, "flattened": writer.flattened}
     content = {META_ENTRY: json.dumps(meta).encode(), TRACE_ENTRY: json.dumps(notes).encode()}
     return writer.builder.finish({"image": writer.index["image"]}, {"logits": output}, content)

@@ -5,6 +5,7 @@ The schema's Python classes come with ai-edge-litert; nothing else of it is used
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,10 @@ import flatbuffers
 import numpy as np
 
 from edgecnn.catalog import require
+from edgecnn.errors import UsageError
 from edgecnn.graph.ir import Array
 
+IDENTIFIER = b"TFL3"
 META_ENTRY = "edgecnn"  # metadata: what the caller says about the file, one JSON object of strings
 BUFFER_ALIGNMENT = 16  # what the schema demands of constant data; kernels read it in place
 
@@ -41,14 +44,13 @@ class TFLiteBuilder:
 
     tensors: list[Any] = field(default_factory=list)
     operators: list[Any] = field(default_factory=list)
-    buffers: list[Any] = field(default_factory=list)
+    buffers: list[Any] = field(default_factory=lambda: [schema().BufferT()])  # number 0 is the empty one
     codes: dict[tuple[str, int], int] = field(default_factory=dict)
     schema: Any = field(default_factory=schema)
 
-    def __post_init__(self) -> None:
-        self.buffers.append(self.schema.BufferT())  # number 0 is the empty one, by convention
-
-    def activation(self, name: str, shape: tuple[int, ...], dtype: str, quantization: Quantization | None = None) -> int:
+    def activation(
+        self, name: str, shape: tuple[int, ...], dtype: str, quantization: Quantization | None = None
+    ) -> int:
         """A tensor that an operator computes; ``shape`` without the batch, which stays dynamic. Returns its index."""
         return self._tensor(name, [1, *shape], dtype, quantization, buffer=0, signature=[-1, *shape])
 
@@ -58,9 +60,16 @@ class TFLiteBuilder:
         return self._tensor(name, list(value.shape), value.dtype.name, quantization, buffer=buffer)
 
     def operator(
-        self, kind: str, inputs: list[int], output: int, options: dict[str, Any] | None = None, *, table: str = "", version: int = 1
+        self,
+        kind: str,
+        inputs: list[int],
+        output: int,
+        options: dict[str, Any] | None = None,
+        *,
+        table: str = "",
+        version: int = 1,
     ) -> int:
-        """An operator ``kind`` (the schema's word) with one output; ``table`` names its options table. Returns the output."""
+        """An operator ``kind`` (the schema's word); ``table`` names its options table. Returns ``output``."""
         operator = self.schema.OperatorT()
         operator.opcodeIndex = self.codes.setdefault((kind, version), len(self.codes))
         operator.inputs, operator.outputs = inputs, [output]
@@ -87,7 +96,14 @@ class TFLiteBuilder:
         return pack(model)
 
     def _tensor(
-        self, name: str, shape: list[int], dtype: str, quantization: Quantization | None, *, buffer: int, signature: Any = None
+        self,
+        name: str,
+        shape: list[int],
+        dtype: str,
+        quantization: Quantization | None,
+        *,
+        buffer: int,
+        signature: Any = None,
     ) -> int:
         tensor = self.schema.TensorT()
         tensor.name, tensor.buffer, tensor.hasRank = name, buffer, True
@@ -139,6 +155,7 @@ class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
     def CreateNumpyVector(self, x: Array) -> int:
         if x.dtype != np.uint8:
             return int(super().CreateNumpyVector(x))
+        self.head: int
         self.StartVector(1, x.size, BUFFER_ALIGNMENT)
         self.head = self.head - x.size
         self.Bytes[self.head : self.head + x.size] = x.tobytes()
@@ -148,13 +165,18 @@ class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
 def pack(model: Any) -> bytes:
     """The bytes of a schema ``ModelT``."""
     builder = _AlignedBuilder(sum(0 if b.data is None else len(b.data) for b in model.buffers) + 65536)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 
 def unpack(content: bytes) -> Any:
-    """The schema ``ModelT`` in a file's bytes."""
-    return schema().ModelT.InitFromPackedBuf(content, 0)
+    """The schema ``ModelT`` in a file's bytes. Raises ``UsageError`` when they are no TFLite file or damaged."""
+    try:
+        if content[4:8] != IDENTIFIER:
+            raise ValueError(f"it does not say {IDENTIFIER.decode()}")
+        return schema().ModelT.InitFromPackedBuf(content, 0)
+    except (struct.error, ValueError, TypeError, IndexError) as error:
+        raise UsageError(f"this is not a TFLite file: {error}", hint="export it, or download it, again") from error
 
 
 def metadata(model: Any, name: str) -> bytes | None:

@@ -2,11 +2,11 @@
 
 Tensors are NHWC. In int8, three things are done so that XNNPACK takes every operator and no time goes into copies:
 
-* ``factor * x + offset`` is an ADD: ``x + offset / factor``. The tensor's *declared* scale is then ``1 / factor`` times the
-  graph's while its integers are the graph's. MUL, MEAN and reshapes hand that ratio on, a convolution divides it out of its
-  weight scales; only where true values are needed (ADD with another ratio, CONCAT, SIGMOID, the output) does a MUL by a constant
-  restore it, which changes no integer. Hard-swish costs one ADD and one MUL this way; TFLite's own int8 HARD_SWISH is not taken
-  by XNNPACK and is ten times slower.
+* ``factor * x + offset`` is an ADD: ``x + offset / factor``. The tensor's *declared* scale is then ``1 / factor``
+  times the graph's while its integers are the graph's. MUL, MEAN and reshapes hand that ratio on, a convolution
+  divides it out of its weight scales; only where true values are needed (ADD with another ratio, CONCAT, SIGMOID, the
+  output) does a MUL by a constant restore it, which changes no integer. Hard-swish costs one ADD and one MUL this way;
+  TFLite's own int8 HARD_SWISH is not taken by XNNPACK and is ten times slower.
 * an AVG_POOL is a depthwise convolution with weights 1, since XNNPACK has no int8 average pooling.
 * a clamp implied by the int8 range is not written.
 """
@@ -24,9 +24,14 @@ from edgecnn.graph.ir import Array, Graph, Node
 
 Options = dict[str, Any]
 
-# The newest operator version each int8 kernel needs (1 in float); older runtimes refuse a newer version, so no higher than that.
+# The newest operator version each int8 kernel needs (1 in float); older runtimes refuse a newer version, so no higher
+# than that.
 _INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1}
-_FUSED = {(0.0, None): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
+_FUSED: dict[tuple[float | None, float | None], str] = {
+    (0.0, None): "RELU",
+    (0.0, 6.0): "RELU6",
+    (-1.0, 1.0): "RELU_N1_TO_1",
+}
 _FUSING_TABLES = {"Conv2DOptions", "DepthwiseConv2DOptions", "FullyConnectedOptions", "AddOptions", "MulOptions"}
 
 
@@ -38,7 +43,9 @@ class TFLiteWriter:
     builder: TFLiteBuilder = field(default_factory=TFLiteBuilder)
     index: dict[str, int] = field(default_factory=dict)
     ratio: dict[str, float] = field(default_factory=dict)  # declared scale over the graph's scale, where it is not 1
-    flattened: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tensors in (H, W, C) order, with their (C, H, W)
+    flattened: dict[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # tensors in (H, W, C) order, with their (C, H, W)
     restored: dict[str, int] = field(default_factory=dict)
 
     def quantization(self, name: str, ratio: float = 1.0) -> Quantization | None:
@@ -61,24 +68,42 @@ class TFLiteWriter:
 
     def true(self, name: str) -> int:
         """The tensor ``name`` at the graph's own scale."""
-        ratio = self.ratio.get(name, 1.0)
-        if ratio == 1.0:
+        if self.ratio.get(name, 1.0) == 1.0:
             return self.index[name]
         if name not in self.restored:
-            one = self.builder.constant(f"{name}/ratio", np.array([1], np.int8), symmetric(1 / ratio))
             output = self.tensor(self.graph.node(name), "/restored")
-            self.restored[name] = self.operator("MUL", [self.index[name], one], output, {}, table="MulOptions")
+            self.restored[name] = self.operator("MUL", self.times_one(name), output, table="MulOptions")
         return self.restored[name]
 
-    def operator(self, kind: str, inputs: list[int], output: int, options: Options | None = None, *, table: str = "") -> int:
+    def times_one(self, name: str, reader: str = "") -> list[int]:
+        """The inputs of a MUL by 1 of the tensor ``name`` (by whatever makes its declared scale the graph's).
+
+        In int8 this is how a tensor gets other numbers: XNNPACK rounds a MUL exactly, its requantizing QUANTIZE does
+        not.
+        """
+        ratio = self.ratio.get(name, 1.0)
+        one = np.array([1], self.dtype)
+        numbers = symmetric(1 / ratio) if self.graph.quantized else None
+        return [self.index[name], self.builder.constant(f"{name}/one{reader and '/for/'}{reader}", one, numbers)]
+
+    def operator(
+        self, kind: str, inputs: list[int], output: int, options: Options | None = None, *, table: str = ""
+    ) -> int:
         """An operator in the version that the arithmetic needs."""
         version = _INT8_VERSIONS.get(kind, 2) if self.graph.quantized else 1
         return self.builder.operator(kind, inputs, output, options, table=table, version=version)
 
     def emit(
-        self, node: Node, kind: str, inputs: list[int], options: Options | None = None, *, table: str = "", ratio: float = 1.0
+        self,
+        node: Node,
+        kind: str,
+        inputs: list[int],
+        options: Options | None = None,
+        *,
+        table: str = "",
+        ratio: float = 1.0,
     ) -> None:
-        """The operator that computes ``node``, with its clamp: fused where the format can, else a MAXIMUM and a MINIMUM."""
+        """The operator that computes ``node``, with its clamp: fused if possible, else a MAXIMUM and a MINIMUM."""
         options = dict(options or {})
         clamp = node.attrs.get("clamp")
         if ratio != 1.0:
@@ -91,7 +116,9 @@ class TFLiteWriter:
             options["fusedActivationFunction"] = getattr(self.builder.schema.ActivationFunctionType, fused)
             self.index[node.name] = self.operator(kind, inputs, self.tensor(node), options, table=table)
             return
-        self.clamp(node, self.operator(kind, inputs, self.tensor(node, "/unclamped", ratio), options, table=table), ratio)
+        self.clamp(
+            node, self.operator(kind, inputs, self.tensor(node, "/unclamped", ratio), options, table=table), ratio
+        )
 
     def clamp(self, node: Node, source: int, ratio: float = 1.0) -> None:
         """Clamp ``source``, which is quantized as ``node`` is, into ``node``'s tensor."""
@@ -102,7 +129,11 @@ class TFLiteWriter:
         bounds: tuple[Any, Any] = (low, high)
         if self.graph.quantized:
             bounds = integer_clamp(self.graph.qparams[node.name], [low, high]) or (None, None)
-        steps = [(kind, end) for kind, end in zip(("MAXIMUM", "MINIMUM"), bounds, strict=True) if end not in (None, -128, 127)]
+        steps = [
+            (kind, end)
+            for kind, end in zip(("MAXIMUM", "MINIMUM"), bounds, strict=True)
+            if end not in (None, -128, 127)
+        ]
         for number, (kind, end) in enumerate(steps):
             name = f"{node.name}/{kind.lower()}"
             limit = self.builder.constant(name, np.array([end], self.dtype), self.quantization(node.name, ratio))
@@ -111,7 +142,7 @@ class TFLiteWriter:
         self.index[node.name] = source
 
     def weights(self, node: Node, weight: Array, axis: int) -> list[int]:
-        """Constants for a weight (already in TFLite's layout, output channels along ``axis``) and the bias of ``node``."""
+        """Constants for a weight (in TFLite's layout, output channels along ``axis``) and the bias of ``node``."""
         bias = self.graph.weights[f"{node.name}.bias"]
         if not self.graph.quantized:
             return [self.builder.constant(f"{node.name}.{w}", v) for w, v in (("weight", weight), ("bias", bias))]
@@ -137,7 +168,7 @@ class TFLiteWriter:
         return padding_word(size, node.shape[1:], a["kernel"], a["stride"], dilation, padding)
 
     def padded(self, node: Node, lowest: bool = False) -> tuple[int, int]:
-        """``node``'s input, padded first where neither SAME nor VALID says it (with zeros or the lowest value), and the word."""
+        """``node``'s input, padded (zeros or the lowest value) where neither SAME nor VALID says it, and the word."""
         (name,) = node.inputs
         words = self.builder.schema.Padding
         word = self.padding_word(node)
@@ -164,11 +195,10 @@ class TFLiteWriter:
 
     def requantized(self, name: str, like: Node) -> int:
         """The tensor ``name`` in the numbers of ``like``'s output."""
-        source, node = self.true(name), self.graph.node(name)
         if not self.graph.quantized or self.graph.qparams[name] == self.graph.qparams[like.name]:
-            return source
-        output = self.tensor(node, f"/for/{like.name}", like=like.name)
-        return self.operator("QUANTIZE", [source], output, table="QuantizeOptions")
+            return self.true(name)
+        output = self.tensor(self.graph.node(name), f"/for/{like.name}", like=like.name)
+        return self.operator("MUL", self.times_one(name, like.name), output, table="MulOptions")
 
     def _never_negative(self, name: str) -> bool:
         """Whether zeros around the tensor are as good as the lowest value."""
@@ -184,12 +214,17 @@ def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def padding_word(
-    size: tuple[int, ...], output: tuple[int, ...], kernel: list[int], stride: list[int], dilation: list[int], padding: list[int]
+    size: tuple[int, ...],
+    output: tuple[int, ...],
+    kernel: list[int],
+    stride: list[int],
+    dilation: list[int],
+    padding: list[int],
 ) -> str | None:
-    """``VALID`` or ``SAME`` if that means exactly ``padding``, else ``None``. All (height, width); padding as in the graph.
+    """``VALID`` or ``SAME`` if that means exactly ``padding``, else ``None``. All are (height, width).
 
-    TensorFlow's SAME: ``output = ceil(size / stride)``, and ``max((output - 1) * stride + reach - size, 0)`` zeros, the smaller
-    half of them before. Zeros after that no window reaches do not count.
+    TensorFlow's SAME: ``output = ceil(size / stride)``, and ``max((output - 1) * stride + reach - size, 0)`` zeros,
+    the smaller half of them before. Zeros after that no window reaches do not count.
     """
     words = {"SAME", "VALID"}
     for axis in (0, 1):

@@ -21,9 +21,9 @@ TRACE_ENTRY = "edgecnn.trace"  # metadata: what :func:`trace` must know beyond t
 def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
     """Run images (N, H, W, 3) uint8 through a file that :func:`edgecnn.export.tflite.render` wrote.
 
-    Returns, by the graph's tensor names, real values float32 (N, C, H, W) or (N, C). All tensors are made outputs of the file
-    in memory, so they are what the default delegate (XNNPACK) computes, not what the reference kernels would. Raises
-    ``UsageError`` for files of other tools.
+    Returns, by the graph's tensor names, real values float32 (N, C, H, W) or (N, C). All tensors are made outputs of
+    the file in memory, so they are what the default delegate (XNNPACK) computes, not what the reference kernels would.
+    Raises ``UsageError`` for files of other tools.
     """
     module: Any = require("ai_edge_litert.interpreter", extra="litert")
     model = unpack(path.read_bytes())
@@ -68,7 +68,7 @@ def _real(value: Array, detail: dict[str, Any]) -> Array:
 
 
 def _as_in_graph(name: str, value: Array, notes: dict[str, Any]) -> Array:
-    """Undo what the writer did for speed: declared scales, and flattened pictures in (H, W, C) order; then channels first."""
+    """Undo the writer's ratios and its (H, W, C) order of flattened pictures; pictures become channels first."""
     value = value / np.float32(notes["ratio"].get(name, 1.0))
     if name in notes["flattened"]:
         channels, height, width = notes["flattened"][name]

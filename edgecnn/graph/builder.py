@@ -103,7 +103,9 @@ class GraphBuilder:
     def fresh_name(self, source: torch.fx.Node, op: Op) -> str:
         """Path of the module that computes ``source``, plus the operator's name where that module holds others."""
         path = module_path(source)
-        base = path if path in self._leaves else ".".join(part for part in (path, op.value) if part)
+        # A padding inside a convolution's module must not take the convolution's name.
+        own = path in self._leaves and op is not Op.PAD
+        base = path if own else ".".join(part for part in (path, op.value) if part)
         name, count = base, 1
         while name in self._nodes:
             name, count = f"{base}_{count}", count + 1

@@ -13,9 +13,10 @@ Tensors hold the int8 values as float32 (whole numbers). With ``real = scale * (
   quantized.
 * MAX_POOL, FLATTEN, PAD keep the numbers of their input. CONCAT and CLAMP requantize where scale or zero point differ.
 
-Accumulators are float32 where the largest possible sum stays below 2^24, so every partial sum is exact in any order,
-and float64 otherwise. This is the arithmetic of ONNX Runtime's and XNNPACK's int8 kernels (requantization in float32,
-half to even; Jacob et al. 2018, arXiv 1712.05877, equation 4 with the multiplier kept in floating point).
+Sums are computed in float32 where the largest possible one stays below 2^24, so every partial sum is exact in any
+order, and in two halves or float64 otherwise. This is the arithmetic of ONNX Runtime's and XNNPACK's int8 kernels
+(requantization in float32, half to even; Jacob et al. 2018, arXiv 1712.05877, equation 4 with the multiplier kept in
+floating point).
 """
 
 from __future__ import annotations
@@ -89,20 +90,42 @@ def _weighted(graph: Graph, node: Node) -> Kernel:
     inputs, output = _scales(graph, node)
     multiplier = torch.from_numpy(inputs[0] * graph.weight_scales[node.name].astype(np.float32) / output)
     shape = (-1, 1, 1) if node.op is Op.CONV else (-1,)
-    weight_array, bias_array = graph.weights[f"{node.name}.weight"], graph.weights[f"{node.name}.bias"]
-    exact = accumulator_bound(weight_array, bias_array, zero_point) < EXACT_IN_FLOAT32
-    dtype = torch.float32 if exact else torch.float64
+    weights, biases = graph.weights[f"{node.name}.weight"], graph.weights[f"{node.name}.bias"]
+    products = _exact_products(node, accumulator_bound(weights, 0 * biases, zero_point), weights[0].size)
+    narrow = accumulator_bound(weights, biases, zero_point) < EXACT_IN_FLOAT32
     requantize = _requantizer(graph, node)
 
     def kernel(tensors: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
         assert weight is not None and bias is not None
-        x, w, b = tensors[0].to(dtype) - zero_point, weight.to(dtype), bias.to(dtype)
-        total = real.convolve(node, x, w, b) if node.op is Op.CONV else F.linear(x, w, b)
-        if total.is_cuda:  # a fast algorithm (Winograd) may leave small fractions on the whole numbers
-            total = total.round_()
-        return requantize(total.float().mul_(multiplier.to(x.device).view(shape)))
+        total = products(tensors[0] - zero_point, weight)
+        total = total if narrow else total.double()
+        total = total.add_(bias.to(total.dtype).view(shape)).float()
+        return requantize(total.mul_(multiplier.to(total.device).view(shape)))
 
     return kernel
+
+
+def _exact_products(node: Node, bound: int, terms: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """The sum of products of whole numbers without rounding; ``terms`` is the number of products in a sum.
+
+    Where the sum may leave what float32 holds exactly, the weights are split into ``16 * high + low`` with both halves
+    in [-8, 8]; only the largest layers need float64 products, which are slow.
+    """
+
+    def products(x: Tensor, weight: Tensor) -> Tensor:
+        total = real.convolve(node, x, weight, None) if node.op is Op.CONV else F.linear(x, weight)
+        # On a GPU a fast algorithm (Winograd) may leave small fractions on the whole numbers.
+        return total.round_() if total.is_cuda else total
+
+    def split(x: Tensor, weight: Tensor) -> Tensor:
+        high = torch.floor((weight.float() + 8) / 16)
+        return products(x, high).double().mul_(16).add_(products(x, weight - 16 * high))
+
+    if bound < EXACT_IN_FLOAT32:
+        return lambda x, weight: products(x, weight.float())
+    if terms * 8 * 255 < EXACT_IN_FLOAT32:
+        return split
+    return lambda x, weight: products(x.double(), weight.double())
 
 
 def _add(graph: Graph, node: Node) -> Kernel:

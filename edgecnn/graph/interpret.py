@@ -89,7 +89,8 @@ def run(
     """Logits (N, K) float32 for images (N, H, W, C) uint8; with ``keep`` every tensor by name, real values (N,
     *shape) float32.
 
-    ``batch_size`` bounds memory and changes nothing else. Raises ``UsageError`` for images of another shape or type.
+    ``batch_size`` bounds memory and changes nothing else (a float graph's logits: by rounding only). Raises
+    ``UsageError`` for images of another shape or type.
     """
     module = GraphModule(graph).to(device)
     tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))

@@ -213,7 +213,7 @@ def compare(
     sides = [(a, _rotation(images, 1)), (b, _rotation(images if images_b is None else images_b, 1))]
     pairs: list[tuple[float, float]] = []
     rounds = 0
-    while rounds < restarts or (not _ratio_narrow(pairs, blocks) and time.monotonic() < end):
+    while not rounds or (time.monotonic() < end and (rounds < restarts or not _ratio_narrow(pairs, blocks))):
         pairs += _paired_blocks(sides, blocks, rng)
         rounds += 1
     table, labels = np.asarray(pairs), np.arange(len(pairs)) // blocks
@@ -222,7 +222,7 @@ def compare(
         ratio=ratio,
         a_ms=median_interval(table[:, 0], labels),
         b_ms=median_interval(table[:, 1], labels),
-        status=Status.OK if relative_half_width(ratio) <= HALF_WIDTH else Status.INCONCLUSIVE,
+        status=Status.OK if rounds >= restarts and relative_half_width(ratio) <= HALF_WIDTH else Status.INCONCLUSIVE,
     )
 
 

@@ -12,6 +12,7 @@ from edgecnn.spec import Interval
 Z95 = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
 P99_MIN_RUNS = 662  # six samples lie beyond p99 then; with fewer it is an anecdote
 RESAMPLES = 1000
+BOOTSTRAP_CELLS = 1_000_000  # resampled values held at once: bounds the memory
 EXACT_LIMIT = 1000  # discordant pairs up to which McNemar's test is computed exactly
 
 
@@ -43,32 +44,32 @@ def median_interval(samples: ArrayLike, blocks: ArrayLike | None = None, *, seed
     values = np.asarray(samples, np.float64).reshape(-1)
     if values.size == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
-    groups = _groups(values, blocks)
-    rng = np.random.default_rng(seed)
-    medians = [np.median(_resample(groups, rng)) for _ in range(RESAMPLES)]
-    return _interval(float(np.median(values)), np.asarray(medians), values.size)
-
-
-def _groups(values: NDArray[np.float64], blocks: ArrayLike | None) -> list[NDArray[np.float64]]:
-    if blocks is None:
-        return [values]
-    labels = np.asarray(blocks).reshape(-1)
+    labels = np.zeros(values.size, np.int64) if blocks is None else np.asarray(blocks).reshape(-1)
     if labels.shape != values.shape:
         raise ValueError(f"{values.size} samples but {labels.size} block labels")
-    return [values[labels == label] for label in np.unique(labels)]
+    _, sizes = np.unique(labels, return_counts=True)
+    grouped, rng = values[np.argsort(labels, kind="stable")], np.random.default_rng(seed)
+    at_once = max(1, BOOTSTRAP_CELLS // values.size)
+    parts = [min(at_once, RESAMPLES - done) for done in range(0, RESAMPLES, at_once)]
+    medians = np.concatenate([np.median(grouped[_resample(sizes, count, rng)], axis=1) for count in parts])
+    return _interval(float(np.median(values)), medians, values.size)
 
 
-def _resample(groups: list[NDArray[np.float64]], rng: np.random.Generator) -> NDArray[np.float64]:
-    chosen = rng.integers(len(groups), size=len(groups))
-    return np.concatenate([_moving_blocks(groups[index], rng) for index in chosen])
+def _resample(sizes: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Places of the samples of ``count`` resamples (count, about n); ``sizes`` (G,) of the processes, one after the
+    other.
 
-
-def _moving_blocks(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """As many values again, drawn as runs of neighbours; the series is taken as a circle so that no end is favoured."""
-    length = max(1, round(values.size ** (1 / 3)))
-    starts = rng.integers(values.size, size=-(-values.size // length))
-    places = (starts[:, None] + np.arange(length)[None, :]).reshape(-1)[: values.size]
-    return np.asarray(values[places % values.size])
+    Every process drawn gives the same number of samples. A process's series is taken as a circle so that no end is
+    favoured.
+    """
+    processes = sizes.size
+    share = -(-int(sizes.sum()) // processes)
+    length = max(1, round(share ** (1 / 3)))
+    drawn = rng.integers(processes, size=(count, processes))
+    size = sizes[drawn][:, :, None]
+    begins = (rng.random((count, processes, -(-share // length))) * size).astype(np.int64)
+    runs = (begins[..., None] + np.arange(length)).reshape(count, processes, -1)[:, :, :share]
+    return np.asarray((runs % size + (np.cumsum(sizes) - sizes)[drawn][:, :, None]).reshape(count, -1))
 
 
 def _interval(value: float, resampled: NDArray[np.float64], n: int) -> Interval:

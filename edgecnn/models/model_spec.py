@@ -5,6 +5,7 @@ A bundle stores this beside the channel plan and the weights; the three together
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -28,7 +29,7 @@ class ModelSpec:
         num_classes: number of logits.
         image_size: side of the square input, in pixels.
         width: width multiplier on the channels of all convolutions (MobileNetV2 and V3; ResNet-8 too).
-        stem_stride: stride of the first convolution. Default 2; for images of at most 64 px, 1.
+        stem_stride: stride of the first convolution; 2 by default, or less for small images (``plan_strides``).
         strides: stride of each stage (V2: 7 numbers, V3: one per block), in the order of the paper's table.
         stages: the whole table of the paper, replaced. V2 rows are ``(expansion, channels, repeats, stride)``; V3
             rows are ``(kernel, expanded, channels, squeeze_excite 0|1, "RE"|"HS", stride)``.
@@ -92,38 +93,28 @@ def _jsonable(value: Any) -> Any:
 
 
 def plan_strides(spec: ModelSpec, stem: int, stages: list[int]) -> tuple[int, list[int]]:
-    """The strides of the stem and of each stage: as asked for, or the paper's, reduced early on for small images.
+    """The strides of the stem and of each stage: as asked for, else the paper's, reduced early on for small images.
 
-    Of a small image (at most 64 px) the first strides of 2 become 1, one after the other, until the last feature map
-    is at least 4 px wide: 32 px keeps 8 of MobileNet's total stride of 32, 64 px keeps 16. Explicit options are never
-    touched. Raises ModelError where the number of strides is not the number of stages.
+    Of a small image (at most 64 px) the first strides become 1, one after the other, until the last feature map is at
+    least 4 px wide: 32 px keeps 8 of MobileNet's total stride of 32, 64 px keeps 16. Strides that the spec gives, in
+    ``stem_stride``, ``strides`` or a ``stages`` table, are never touched. Raises ModelError where the number of strides
+    is not the number of stages.
     """
     if spec.strides is not None and len(spec.strides) != len(stages):
         raise ModelError(
             f"{spec.name} has {len(stages)} stages, but {len(spec.strides)} strides were given",
-            hint=f"the paper's are: {', '.join(map(str, stages))}",
+            hint=f"without this option they are: {', '.join(map(str, stages))}",
         )
-    planned = [stem, *stages]
-    if spec.image_size <= SMALL_IMAGE and spec.stem_stride is None and spec.strides is None and spec.stages is None:
-        planned = _reduce_early(planned, spec.image_size)
-    if spec.stem_stride is not None:
-        planned[0] = spec.stem_stride
-    if spec.strides is not None:
-        planned[1:] = spec.strides
+    planned = [spec.stem_stride or stem, *(spec.strides or stages)]
+    if spec.image_size <= SMALL_IMAGE:
+        free = [0] if spec.stem_stride is None else []
+        if spec.strides is None and spec.stages is None:
+            free += range(1, len(planned))
+        for index in free:
+            if spec.image_size / math.prod(planned) >= SMALLEST_MAP:
+                break
+            planned[index] = 1
     return planned[0], planned[1:]
-
-
-def _reduce_early(strides: list[int], image_size: int) -> list[int]:
-    """Set leading strides to 1 until the final map is at least SMALLEST_MAP wide."""
-    reduced = list(strides)
-    for index in range(len(reduced)):
-        total = 1
-        for stride in reduced:
-            total *= stride
-        if image_size / total >= SMALLEST_MAP:
-            break
-        reduced[index] = 1
-    return reduced
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:

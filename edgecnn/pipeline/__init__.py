@@ -1,8 +1,9 @@
 """Steps joined into runs: each function here takes plain values, reads a bundle and writes one.
 
-A run is a folder of bundles. A step looks first whether a bundle with its fingerprint is already at its place, and then does
-nothing; a step that was interrupted finds its work folder (``.<stage>.work``) and goes on from the last checkpoint. Files that grow
-beside a finished bundle (exports, measurements) carry the hash of what they were made from, and are made again when it differs.
+A run is a folder of bundles. A step looks first whether a bundle with its fingerprint is already at its place, and then
+does nothing; a step that was interrupted finds its work folder (``.<stage>.work``) and goes on from the last
+checkpoint. Files that grow beside a finished bundle (exports, measurements) carry the hash of what they were made from,
+and are made again when it differs.
 
     context.py    where a run lies, which data it uses, who is told about progress
     loading.py    bundle -> torch module, graph, predictor

@@ -1,7 +1,7 @@
 """The benchmark step: every bundle and file in every runtime -> rows. A combination that fails is a row too.
 
-Accuracy is that of the exported file in that runtime, on the test split; it does not depend on the number of threads, so it is
-measured once per file and runtime, and latency once per number of threads.
+Accuracy is that of the exported file in that runtime, on the test split; it does not depend on the number of threads,
+so it is measured once per file and runtime, and latency once per number of threads.
 """
 
 from __future__ import annotations
@@ -19,18 +19,25 @@ from numpy.typing import NDArray
 from edgecnn import catalog
 from edgecnn.bundle import Bundle, dump_json, write_atomically
 from edgecnn.data.tensors import ImageTensors, load_split
-from edgecnn.errors import EdgecnnError, MissingPackageError
+from edgecnn.errors import EdgecnnError, MissingPackageError, UsageError
 from edgecnn.measure import machine
 from edgecnn.measure.accuracy import accuracy, confusion
 from edgecnn.measure.latency import measure_latency
-from edgecnn.pipeline.candidates import LATENCY_IMAGES, UNLABELLED, Candidate, candidate_of, describe_file, options_of, pictures_for
+from edgecnn.pipeline.candidates import (
+    LATENCY_IMAGES,
+    UNLABELLED,
+    Candidate,
+    candidate_of,
+    describe_file,
+    options_of,
+    pictures_for,
+)
 from edgecnn.pipeline.context import Context, data_of
 from edgecnn.pipeline.loading import preprocess_of
-from edgecnn.runtimes.ports import Normalization
 from edgecnn.report.rows import Row, interval_fields
+from edgecnn.runtimes.ports import Normalization
 from edgecnn.runtimes.session import open_session
 from edgecnn.spec import Runtime, Split, Status
-
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,11 @@ def benchmark_file(
     """Rows of an ``.onnx`` or ``.tflite`` that edgecnn may not have made; accuracy when there are pictures for it."""
     candidate = describe_file(file, normalization)
     able = [name for name in runtimes if candidate.format in catalog.RUNTIMES[name].formats]
+    if not able:
+        fitting = [name for name, row in catalog.RUNTIMES.items() if candidate.format in row.formats]
+        raise UsageError(
+            f"{file} is {candidate.format}, which {' and '.join(runtimes)} cannot run", hint=f"use {', '.join(fitting)}"
+        )
     test = pictures_for(candidate, context)
     rows: list[Row] = []
     for runtime in able:
@@ -103,7 +115,9 @@ def _rows(
             if not accuracy_fields and runtime is not Runtime.NULL:
                 accuracy_fields = _accuracy_fields(candidate, runtime, test, logits)
             row = replace(row, **accuracy_fields)
-            yield replace(row, **_latency_fields(candidate, runtime, count, test.images[:LATENCY_IMAGES], effort))
+            timed = _latency_fields(candidate, runtime, count, test.images[:LATENCY_IMAGES], effort)
+            timed["note"] = "; ".join(filter(None, (row.note, timed["note"])))
+            yield replace(row, **timed)
         except MissingPackageError as error:
             yield replace(row, status=Status.UNAVAILABLE, note=f"{error.message}; {error.hint}")
         except EdgecnnError as error:
@@ -114,11 +128,11 @@ def _accuracy_fields(
     candidate: Candidate, runtime: Runtime, test: ImageTensors, logits: dict[str, NDArray[np.float32]]
 ) -> dict[str, Any]:
     """Top-1 of the file in the runtime; nothing where there are no labels or the file has other classes."""
+    if (test.labels == UNLABELLED).all():
+        return {}
     with open_session(
         runtime, candidate.path, threads=1, preprocess=candidate.preprocess, options=options_of(runtime)
     ) as session:
-        if (test.labels == UNLABELLED).all():
-            return {}
         found = session.infer(test.images)
     if found.shape[1] <= test.labels.max():
         return {"note": f"the file has {found.shape[1]} outputs and the data more classes: no accuracy"}

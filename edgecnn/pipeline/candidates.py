@@ -49,14 +49,16 @@ def is_model_file(path: Path) -> bool:
 
 
 def describe_file(file: Path, normalization: Normalization | None = None) -> Candidate:
-    """Look into an ``.onnx`` or ``.tflite`` file: its picture size, precision, and, if edgecnn made it, its preprocessing.
+    """Look into an ``.onnx`` or ``.tflite`` file: its picture size, precision, and, if edgecnn made it, its
+    preprocessing.
 
-    ``normalization`` is for float inputs of files that do not normalize inside. Raises ``UsageError``, ``RuntimeFailure``.
+    ``normalization`` is for float inputs of files that do not normalize inside. Raises ``UsageError``,
+    ``RuntimeFailure``.
     """
     if not file.is_file():
-        raise UsageError(f"there is no file {file}", hint="give a bundle, a run, or an .onnx or .tflite file")
+        raise UsageError(f"there is no {file}", hint="give a bundle, a run, or an .onnx or .tflite file")
     if not is_model_file(file):
-        raise UsageError(f"{file} is neither a bundle nor one of: {', '.join(READERS)}")
+        raise UsageError(f"{file} is neither a bundle nor a model", hint=f"models end in {' or '.join(READERS)}")
     format, runtime = READERS[file.suffix.lower()]
     inside = meta.preprocess_of(meta.read_meta(file))
     chosen = normalization or PLAIN
@@ -86,9 +88,8 @@ def candidate_of(bundle: Bundle, runtime: Runtime) -> Candidate:
         path = bundle.exports / f"model{catalog.FORMATS[format].extension}"
         if not path.is_file():
             missing = f"not exported: run edgecnn export {bundle.path} --format {format}"
-    if missing:
-        size = 0
-    else:
+    size = 0
+    if not missing:
         size = path.stat().st_size if path.is_file() else weights_size(bundle)
     figures = bundle.manifest.figures
     return Candidate(
@@ -99,7 +100,7 @@ def candidate_of(bundle: Bundle, runtime: Runtime) -> Candidate:
         precision=Precision(bundle.manifest.precision),
         params=figures.get("params"),
         macs=figures.get("macs"),
-        size_bytes=size,
+        size_bytes=0 if missing else size,
         preprocess=preprocess_of(bundle),
         missing=missing,
     )
@@ -114,7 +115,9 @@ def pictures_for(candidate: Candidate, context: Context) -> ImageTensors:
     """The test split of ``context.data`` at the size the file wants, or noise (latency only) without data."""
     p = candidate.preprocess
     if p is None:
-        raise UsageError(f"{candidate.path} does not say which picture size it takes", hint="only fixed sizes can be run")
+        raise UsageError(
+            f"{candidate.path} does not say which picture size it takes", hint="only fixed sizes can be run"
+        )
     if context.data:
         return load_split(opened(context.data, context.data_seed), Split.TEST, p)
     noise = np.random.default_rng(0).integers(0, 256, (LATENCY_IMAGES, p.size, p.size, 3), dtype=np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from edgecnn.graph import store
 from edgecnn.graph.interpret import GraphModule
 from edgecnn.measure.accuracy import accuracy
 from edgecnn.models import channel_plan
-from edgecnn.pipeline.context import Context, data_of
+from edgecnn.pipeline.context import Context, data_of, describe_data
 from edgecnn.pipeline.loading import (
     PLAN,
     Predict,
@@ -34,11 +35,20 @@ from edgecnn.pipeline.loading import (
     preprocess_of,
     save_golden,
 )
-from edgecnn.pipeline.training import copy_history, identity, seed_everything, train_config, work_folder, write_recipe, write_weights
+from edgecnn.pipeline.training import (
+    copy_history,
+    finished,
+    fit_watched,
+    identity,
+    seed_everything,
+    train_config,
+    work_folder,
+    write_recipe,
+    write_weights,
+)
 from edgecnn.recipe import PruneStep, QuantizeStep
 from edgecnn.spec import Precision, Preprocess, Split
 from edgecnn.train.evaluate import predict_logits
-from edgecnn.train.loop import fit
 
 CALIBRATION_BATCH = 16
 
@@ -49,15 +59,12 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
     Raises ``UsageError`` for a quantized parent.
     """
     refuse_int8(parent, "pruned")
-    config = identity(step)
-    fingerprint = bundles.fingerprint(parent.manifest.fingerprint, "prune", config)
-    target = context.run / str(step.output)
-    if (done := bundles.existing(target, fingerprint)) is not None:
-        context.tell(f"{done.title} is there already: skipped")
+    data = data_of(parent, context.data)
+    made = _Child(parent, context.run / str(step.output), "prune", step, facts_of(parent, data, context.data))
+    if (done := finished(context, made.target, made.fingerprint)) is not None:
         return done
 
     p = preprocess_of(parent)
-    data = data_of(parent, context.data)
     test = load_split(data, Split.TEST, p)
     seed_everything(step.seed)
     model = load_module(parent)
@@ -74,23 +81,24 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
         "parent_macs": report.macs_before,
         **_test_figures("before_recovery_", lambda images: predict_logits(model, images, p), test),
     }
+    before, after = report.macs_before / 1e6, report.macs_after / 1e6
     context.tell(
-        f"pruned {report.achieved_channels:.0%} of channels: {report.macs_before / 1e6:.1f} -> {report.macs_after / 1e6:.1f} M MACs, "
+        f"pruned {report.achieved_channels:.0%} of channels: {before:.2f} -> {after:.2f} M MACs, "
         f"top-1 {100 * figures['before_recovery_test_top1']:.2f} % before recovery"
     )
-    work = work_folder(target, fingerprint)
+    work = work_folder(made.target, made.fingerprint)
     figures.update(_recover(context, model, data, p, step, work))
     figures.update(_test_figures("", lambda images: predict_logits(model, images, p), test))
     _note_drop(figures, parent)
-    with bundles.create(target, **_child_facts(parent, target, "prune", fingerprint, config, figures, step.seed)) as draft:
+    with bundles.create(made.target, **made.manifest(figures, parent.manifest.precision)) as draft:
         write_weights(model, draft)
         (draft / PLAN).write_text(bundles.dump_json(plan))
         copy_history(work, draft)
-        write_recipe(draft, context, step)
+        write_recipe(draft, made.target.name, made.data, step)
         _same_golden(draft, parent, lambda images: predict_logits(model, images, p))
     shutil.rmtree(work)
-    context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %")
-    return bundles.open_bundle(target)
+    context.tell(f"{made.target}: test top-1 {100 * figures['test_top1']:.2f} %")
+    return bundles.open_bundle(made.target)
 
 
 def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
@@ -99,19 +107,18 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     Raises ``UsageError`` for a parent that is quantized already.
     """
     refuse_int8(parent, "quantized")
-    config = identity(step)
-    fingerprint = bundles.fingerprint(parent.manifest.fingerprint, "quantize", config)
-    target = context.run / str(step.output)
-    if (done := bundles.existing(target, fingerprint)) is not None:
-        context.tell(f"{done.title} is there already: skipped")
+    data = data_of(parent, context.data)
+    made = _Child(parent, context.run / str(step.output), "quantize", step, facts_of(parent, data, context.data))
+    if (done := finished(context, made.target, made.fingerprint)) is not None:
         return done
 
     p = preprocess_of(parent)
-    data = data_of(parent, context.data)
     items = choose_calibration(data, step.calibration_images, step.seed)
     graph = load_graph(parent)
     batches = (batch.images for batch in iter_batches(data, items, p, CALIBRATION_BATCH))
-    quantized = decide_numbers(graph, calibrate(graph, batches, method=step.calibration_method), hard_swish=step.hard_swish)
+    quantized = decide_numbers(
+        graph, calibrate(graph, batches, method=step.calibration_method), hard_swish=step.hard_swish
+    )
     model = GraphModule(quantized).eval()
 
     def predict(images: Any) -> Any:
@@ -121,14 +128,13 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     figures: dict[str, Any] = {"calibration_images": len(items), "params": params, "macs": macs}
     figures.update(_test_figures("", predict, load_split(data, Split.TEST, p)))
     _note_drop(figures, parent)
-    facts = _child_facts(parent, target, "quantize", fingerprint, config, figures, step.seed)
-    with bundles.create(target, **{**facts, "precision": Precision.INT8.value}) as draft:
+    with bundles.create(made.target, **made.manifest(figures, Precision.INT8.value)) as draft:
         store.save(quantized, draft)
         (draft / "calibration.txt").write_text("".join(f"{item.id}\n" for item in items))
-        write_recipe(draft, context, step)
+        write_recipe(draft, made.target.name, made.data, step)
         _same_golden(draft, parent, predict)
-    context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %, drop {figures['drop']:.2f} points")
-    return bundles.open_bundle(target)
+    context.tell(f"{made.target}: test top-1 {100 * figures['test_top1']:.2f} %, drop {figures['drop']:.2f} points")
+    return bundles.open_bundle(made.target)
 
 
 def refuse_int8(parent: Bundle, verb: str) -> None:
@@ -149,32 +155,57 @@ def _recover(
         return {}
     sets = {split: load_split(data, split, p) for split in (Split.TRAIN, Split.VAL)}
     settings = train_config(step.recovery, step.seed, step.device, step.threads)
-    watcher = context.watch(str(step.output), settings.epochs)
-    result = fit(
-        model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work, on_epoch=watcher.on_epoch, on_step=watcher.on_step
-    )
+    result = fit_watched(context, str(step.output), model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work)
     return {"val_top1": result.best_top1, "epochs": result.epochs, "seconds": round(result.seconds, 1)}
 
 
-def _child_facts(
-    parent: Bundle, target: Path, step: str, fingerprint: str, config: dict[str, Any], figures: dict[str, Any], seed: int
-) -> dict[str, Any]:
-    """The manifest of a bundle made from another: what it is stays, what was done to it is new."""
-    was = parent.manifest
-    return {
-        "step": step,
-        "fingerprint": fingerprint,
-        "parent": was.fingerprint,
-        "parent_path": os.path.relpath(parent.path.resolve(), target.resolve()),
-        "precision": was.precision,
-        "builder": was.builder,
-        "labels": was.labels,
-        "preprocess": was.preprocess,
-        "data": was.data,
-        "config": config,
-        "figures": figures,
-        "seed": seed,
-    }
+def facts_of(parent: Bundle, data: ImageSet, override: str | None) -> dict[str, Any]:
+    """What the child's manifest says of its data: the parent's words unless other pictures were used."""
+    facts = parent.manifest.data
+    if override is None or data.digest == facts["digest"]:
+        return facts
+    return describe_data(data, override, int(facts["seed"]))
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A bundle that is about to be made from another: what it is stays, what is done to it is new."""
+
+    parent: Bundle
+    target: Path
+    kind: str
+    step: PruneStep | QuantizeStep
+    data: dict[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings that decide the result."""
+        return identity(self.step)
+
+    @property
+    def fingerprint(self) -> str:
+        """The result's identity; pictures count when they are not those of the parent."""
+        was = self.parent.manifest
+        other = {} if self.data["digest"] == was.data["digest"] else {"data": self.data["digest"]}
+        return bundles.fingerprint(was.fingerprint, self.kind, {**self.config, **other})
+
+    def manifest(self, figures: dict[str, Any], precision: str) -> dict[str, Any]:
+        """The manifest's fields."""
+        was = self.parent.manifest
+        return {
+            "step": self.kind,
+            "fingerprint": self.fingerprint,
+            "parent": was.fingerprint,
+            "parent_path": os.path.relpath(self.parent.path.resolve(), self.target.resolve()),
+            "precision": precision,
+            "builder": was.builder,
+            "labels": was.labels,
+            "preprocess": was.preprocess,
+            "data": self.data,
+            "config": self.config,
+            "figures": figures,
+            "seed": self.step.seed,
+        }
 
 
 def _test_figures(prefix: str, predict: Predict, test: ImageTensors) -> dict[str, Any]:
@@ -192,5 +223,3 @@ def _same_golden(folder: Path, parent: Bundle, predict: Predict) -> None:
     """The parent's golden inputs with this network's logits."""
     theirs = golden(parent)
     save_golden(folder, predict, theirs["images"], tuple(np.asarray(theirs["ids"]).tolist()))
-
-

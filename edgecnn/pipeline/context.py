@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgecnn.bundle import Bundle
 from edgecnn.data.items import ImageSet
-from edgecnn.data.source import open_data
+from edgecnn.data.source import open_data, with_splits
 from edgecnn.errors import DataError
-from edgecnn.spec import Split
 
+SPLITS = "splits.json"
 Tell = Callable[[str], None]
 
 
@@ -26,6 +27,9 @@ class Watcher(Protocol):
     def on_step(self, epoch: int, step: int, steps: int) -> None:
         """After each step: epoch, step and steps per epoch, counted from 1."""
 
+    def close(self) -> None:
+        """At the end, however it ended."""
+
 
 class Silent:
     """A watcher that says nothing."""
@@ -34,6 +38,9 @@ class Silent:
         """Nothing."""
 
     def on_step(self, epoch: int, step: int, steps: int) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
         """Nothing."""
 
 
@@ -65,30 +72,51 @@ def opened(source: str, seed: int) -> ImageSet:
 def describe_data(data: ImageSet, source: str, seed: int) -> dict[str, Any]:
     """What a manifest says of the data: enough to open the same pictures again and to notice when they changed."""
     counts = {split.value: len(items) for split, items in data.splits.items()}
-    where = source if source == "digits" else str(Path(source).resolve())
-    return {"source": where, "seed": seed, "digest": data.digest, "counts": counts}
+    return {"source": place_of(source), "seed": seed, "digest": data.digest, "counts": counts}
+
+
+def place_of(source: str) -> str:
+    """A source as manifests write it: ``digits``, or the folder's absolute path."""
+    return source if source == "digits" else str(Path(source).resolve())
 
 
 def data_of(bundle: Bundle, override: str | None = None) -> ImageSet:
-    """The data a bundle was made from (or ``override``, which must have the same labels). Raises ``DataError``."""
+    """The pictures a bundle was made from, in the splits it was made with; or ``override``, with the same classes.
+
+    Pictures at the recorded place must be the recorded ones. An ``override`` elsewhere may hold others; when it has all
+    the recorded pictures they stay in their splits, and what it has besides is left out. Raises ``DataError``.
+    """
     facts = bundle.manifest.data
-    source = override or str(facts["source"])
-    if source != "digits" and not Path(source).is_dir():
-        raise DataError(f"the pictures of {bundle.path} were at {source}", hint="say where they are now with --data")
+    moved = override is not None and place_of(override) != facts["source"]
+    source = override if override is not None and moved else str(facts["source"])
+    if not moved and source != "digits" and not Path(source).is_dir():
+        raise DataError(f"the pictures of {bundle.path} were in {source}", hint="say where they are now with --data")
     data = opened(source, int(facts["seed"]))
     if list(data.labels) != bundle.manifest.labels:
         raise DataError(
-            f"{source} has the classes {', '.join(data.labels)}; {bundle.path} knows {', '.join(bundle.manifest.labels)}",
-            hint="use the data the bundle was trained on",
+            f"{source} has the classes {_list(data.labels)}; {bundle.path} knows {_list(bundle.manifest.labels)}",
+            hint="name pictures of the same classes",
         )
-    if override is None and data.digest != facts["digest"]:
+    if not moved and data.digest != facts["digest"]:
         raise DataError(
             f"the pictures in {source} changed since {bundle.path} was made from them",
-            hint="put them back, or pass --data to use them as they are now",
+            hint="put them back as they were, name others with --data, or train again into another run",
         )
-    return data
+    listed = listed_splits(bundle)
+    here = {item.id for items in data.splits.values() for item in items}
+    return with_splits(data, listed) if listed and here.issuperset(chain(*listed.values())) else data
 
 
-def split_ids(data: ImageSet) -> dict[str, list[str]]:
-    """The ids of every split, as a bundle lists them."""
-    return {split.value: [item.id for item in data.splits.get(split, ())] for split in Split}
+def listed_splits(bundle: Bundle) -> dict[str, list[str]]:
+    """The ids in each split as the bundle, or the one it descends from, lists them; empty when that one is gone."""
+    while not bundle.has(SPLITS):
+        parent = bundle.parent()
+        if parent is None:
+            return {}
+        bundle = parent
+    found: dict[str, list[str]] = bundle.read_json(SPLITS)
+    return found
+
+
+def _list(labels: Sequence[str], most: int = 10) -> str:
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

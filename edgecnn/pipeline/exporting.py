@@ -34,7 +34,8 @@ class Exported:
 def export(
     context: Context, bundle: Bundle, formats: tuple[Format, ...], *, verify: bool = True, force: bool = False
 ) -> list[Exported]:
-    """Render a bundle into each format. A file appears under ``exports/`` only after it passed the gate, or with ``force``.
+    """Render a bundle into each format. A file appears under ``exports/`` only after it passed the gate, or with
+    ``force``.
 
     Raises ``GateError`` naming the stage and the first layer that diverges.
     """
@@ -76,7 +77,10 @@ def is_current(bundle: Bundle, file: Path, verified: bool) -> bool:
     """Whether a file was rendered from this very bundle, is unchanged since, and passed the gate when that is asked."""
     if not file.is_file() or not _note(file).is_file():
         return False
-    facts = json.loads(_note(file).read_text())
+    try:
+        facts = json.loads(_note(file).read_text())
+    except ValueError:
+        return False
     same = facts["fingerprint"] == bundle.manifest.fingerprint and facts["sha256"] == sha256(file)
     passed = facts["parity"] is not None and facts["parity"]["status"] == Status.OK
     return same and (passed or not verified)

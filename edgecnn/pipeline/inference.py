@@ -42,6 +42,8 @@ class Prediction:
 
 def target_of(path: Path, runtime: Runtime | None, normalization: Normalization | None) -> tuple[Candidate, Runtime]:
     """What to run for a bundle or file: torch for bundles, the file's own engine otherwise, unless told."""
+    if runtime is Runtime.NULL:
+        raise UsageError("the null runtime computes nothing", hint="it is for edgecnn benchmark")
     if is_model_file(path):
         candidate = describe_file(path, normalization)
         return candidate, runtime or READERS[path.suffix.lower()][1]
@@ -97,9 +99,13 @@ def predict(
     p = required_preprocess(candidate)
     images = np.stack([apply(p, load_picture(picture)) for picture in pictures])
     logits = _infer(candidate, chosen, images, threads)
-    names = labels or (list(labels_of(read_meta(path)) or ()) if is_model_file(path) else open_bundle(path).manifest.labels)
+    names = labels or (
+        list(labels_of(read_meta(path)) or ()) if is_model_file(path) else open_bundle(path).manifest.labels
+    )
     if names and len(names) != logits.shape[1]:
-        raise UsageError(f"{len(names)} labels for {logits.shape[1]} outputs", hint="give a list that fits with --labels")
+        raise UsageError(
+            f"{len(names)} labels for {logits.shape[1]} outputs", hint="give a list that fits with --labels"
+        )
     names = names or [str(index) for index in range(logits.shape[1])]
     return [Prediction(picture, best(row, names, top)) for picture, row in zip(pictures, logits, strict=True)]
 
@@ -115,7 +121,9 @@ def best(logits: NDArray[np.float32], names: list[str], top: int) -> tuple[tuple
 def required_preprocess(candidate: Candidate) -> Preprocess:
     """The candidate's preprocessing. Raises ``UsageError`` when the file leaves its picture size open."""
     if candidate.preprocess is None:
-        raise UsageError(f"{candidate.path} does not say which picture size it takes", hint="only fixed sizes can be run")
+        raise UsageError(
+            f"{candidate.path} does not say which picture size it takes", hint="only fixed sizes can be run"
+        )
     return candidate.preprocess
 
 
@@ -133,4 +141,3 @@ def _infer(candidate: Candidate, runtime: Runtime, images: NDArray[np.uint8], th
         runtime, candidate.path, threads=threads, preprocess=candidate.preprocess, options=options_of(runtime)
     ) as session:
         return session.infer(images)
-

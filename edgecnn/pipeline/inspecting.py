@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgecnn.bundle import open_bundle
 from edgecnn.catalog import model_row
+from edgecnn.errors import UsageError
 from edgecnn.models import zoo
 from edgecnn.models.layers import LayerRow, layer_table, totals
 from edgecnn.pipeline.loading import is_int8, load_module, preprocess_of
@@ -21,6 +22,8 @@ def inspect(target: str, image_size: int | None, width: float, classes: int) -> 
         size = preprocess_of(bundle).size
         parent = bundle.parent()
         model = load_module(parent if is_int8(bundle) and parent is not None else bundle)
+    elif any(mark in target.removeprefix("timm:") for mark in "/.\\"):
+        raise UsageError(f"there is no bundle {target}", hint="give a bundle's folder, a run, or a model's name")
     else:
         size = image_size or model_row(target).default_size
         model = zoo.build(zoo.ModelSpec(target, classes, size, width))

@@ -42,10 +42,13 @@ def is_int8(bundle: Bundle) -> bool:
 def load_module(bundle: Bundle) -> nn.Module:
     """The float network of a bundle, rebuilt from its description, its channel plan and its weights, loaded strictly.
 
-    Raises ``BundleError`` for a quantized bundle or weights that do not fit.
+    Raises ``BundleError`` for a quantized bundle, a damaged one, or weights that do not fit.
     """
     if is_int8(bundle):
-        raise BundleError(f"{bundle.path} is quantized: it has no float weights", hint="use the bundle it was made from")
+        raise BundleError(
+            f"{bundle.path} is quantized: it has no float weights", hint="use the bundle it was made from"
+        )
+    bundle.check_hashes()
     model = zoo.build(zoo.ModelSpec.from_dict(bundle.manifest.builder))
     if bundle.has(PLAN):
         channel_plan.apply(model, bundle.read_json(PLAN))
@@ -57,8 +60,9 @@ def load_module(bundle: Bundle) -> nn.Module:
 
 
 def load_graph(bundle: Bundle) -> Graph:
-    """The graph of a bundle: stored once quantized, captured from the torch module before."""
+    """The graph of a bundle: stored once quantized, captured from the torch module before. Raises ``BundleError``."""
     if is_int8(bundle):
+        bundle.check_hashes()
         return store.load(bundle.path)
     p = preprocess_of(bundle)
     return capture(load_module(bundle), p.size, p)

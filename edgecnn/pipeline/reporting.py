@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgecnn.bundle import Bundle, find_bundles
-from edgecnn.errors import BundleError
+from edgecnn.bundle import MANIFEST, Bundle, find_bundles
+from edgecnn.errors import BundleError, UsageError
 from edgecnn.pipeline import benchmarking, verifying
 from edgecnn.report.html import write_report
 from edgecnn.report.rows import Confusion, Curves, Environment, ParityRow, Row, write_rows
@@ -17,8 +17,10 @@ from edgecnn.report.rows import Confusion, Curves, Environment, ParityRow, Row, 
 def report(run: Path) -> tuple[Path, list[Row]]:
     """Write ``report.html`` and ``report.json`` into the run. Returns the page's path and the rows.
 
-    Raises ``BundleError`` when nothing in the run was benchmarked yet.
+    Raises ``BundleError`` when nothing in the run was benchmarked yet, ``UsageError`` for a single bundle.
     """
+    if (run / MANIFEST).is_file():
+        raise UsageError(f"{run} is one bundle; a report is of a run", hint=f"run: edgecnn report {run.parent}")
     bundles = find_bundles(run)
     measured = {bundle.name: found for bundle in bundles if (found := benchmarking.latest(bundle)) is not None}
     if not measured:
@@ -30,8 +32,8 @@ def report(run: Path) -> tuple[Path, list[Row]]:
         page,
         rows,
         title=run.resolve().name,
-        curves=[found for bundle in bundles if (found := curves_of(bundle)) is not None],
-        confusions=[found for bundle in bundles if (found := confusion_of(bundle, measured.get(bundle.name))) is not None],
+        curves=[curves for bundle in bundles if (curves := curves_of(bundle)) is not None],
+        confusions=[counts for bundle in bundles if (counts := confusion_of(bundle, measured.get(bundle.name)))],
         parity=checks,
         environment=environment(bundles, measured),
     )

@@ -11,12 +11,15 @@ from edgecnn.pipeline.context import Context
 from edgecnn.pipeline.exporting import export
 from edgecnn.pipeline.reporting import report
 from edgecnn.pipeline.training import train
-from edgecnn.pipeline.verifying import gate, verify
+from edgecnn.pipeline.verifying import gate_files, verify
 from edgecnn.recipe import BenchmarkStep, ExportStep, PruneStep, QuantizeStep, Recipe, ReportStep, TrainStep
 
 
 def run(context: Context, recipe: Recipe) -> None:
-    """Run a resolved recipe in ``context.run``. Steps that are done already are skipped; a failed gate ends the run."""
+    """Run a resolved recipe in ``context.run``.
+
+    Steps whose bundles or files are there already are skipped, measurements are taken again. A failed gate ends it.
+    """
     for number, step in enumerate(recipe.steps, 1):
         context.tell(f"[{number}/{len(recipe.steps)}] {step.kind}")
         match step:
@@ -30,7 +33,7 @@ def run(context: Context, recipe: Recipe) -> None:
                 for bundle in chosen(context.run, step.input):
                     export(context, bundle, step.formats, verify=step.verify, force=step.force)
                     if step.verify:
-                        gate(verify(context, bundle))
+                        gate_files(context, verify(context, bundle))
             case BenchmarkStep():
                 effort = Effort(step.restarts, step.budget_s)
                 for bundle in chosen(context.run, step.input):

@@ -16,11 +16,11 @@ from edgecnn import recipe as recipes
 from edgecnn.bundle import Bundle
 from edgecnn.catalog import model_row
 from edgecnn.data import preprocess
-from edgecnn.data.items import ImageSet
+from edgecnn.data.source import split_ids
 from edgecnn.data.tensors import ImageTensors, count_levels, load_split, stats_of_levels
 from edgecnn.measure.accuracy import accuracy
 from edgecnn.models import layers, pretrained, zoo
-from edgecnn.pipeline.context import Context, describe_data, opened, split_ids
+from edgecnn.pipeline.context import SPLITS, Context, describe_data, opened
 from edgecnn.pipeline.loading import WEIGHTS, save_golden
 from edgecnn.recipe import Training, TrainStep
 from edgecnn.spec import Precision, Preprocess, Split
@@ -44,8 +44,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
     facts = describe_data(data, source, context.data_seed)
     fingerprint = bundles.fingerprint(None, "train", {**config, "data": data.digest})
     target = context.run / step.output
-    if (done := bundles.existing(target, fingerprint)) is not None:
-        context.tell(f"{done.title} is there already: skipped")
+    if (done := finished(context, target, fingerprint)) is not None:
         return done
 
     for note in data.notes:
@@ -61,10 +60,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
         context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
     work = work_folder(target, fingerprint)
     settings = train_config(step, step.seed, step.device, step.threads)
-    watcher = context.watch(step.output, settings.epochs)
-    result = fit(
-        model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work, on_epoch=watcher.on_epoch, on_step=watcher.on_step
-    )
+    result = fit_watched(context, step.output, model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work)
     figures = _figures(result, model, spec, p, sets[Split.TEST])
     with bundles.create(
         target,
@@ -83,13 +79,40 @@ def train(context: Context, step: TrainStep) -> Bundle:
     ) as draft:
         write_weights(model, draft)
         copy_history(work, draft)
-        (draft / "splits.json").write_text(bundles.dump_json(split_ids(data)))
-        write_recipe(draft, context, step)
+        (draft / SPLITS).write_text(bundles.dump_json(split_ids(data)))
+        write_recipe(draft, target.name, facts, step)
         keep = sets[Split.VAL].images[:GOLDEN_IMAGES], sets[Split.VAL].ids[:GOLDEN_IMAGES]
         save_golden(draft, lambda images: predict_logits(model, images, p), *keep)
     shutil.rmtree(work)
     context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %")
     return bundles.open_bundle(target)
+
+
+def finished(context: Context, target: Path, fingerprint: str) -> Bundle | None:
+    """The step's bundle when it is at its place already, and then what an interruption left behind is removed."""
+    done = bundles.existing(target, fingerprint)
+    if done is not None:
+        context.tell(f"{done.title} is there already: skipped")
+        shutil.rmtree(_work_of(target), ignore_errors=True)
+    return done
+
+
+def fit_watched(
+    context: Context,
+    stage: str,
+    model: nn.Module,
+    training: ImageTensors,
+    val: ImageTensors,
+    p: Preprocess,
+    settings: TrainConfig,
+    work: Path,
+) -> TrainResult:
+    """Train in place, with checkpoints in ``work``, while the context's watcher is told how it goes on."""
+    watcher = context.watch(stage, settings.epochs)
+    try:
+        return fit(model, training, val, p, settings, work, on_epoch=watcher.on_epoch, on_step=watcher.on_step)
+    finally:
+        watcher.close()
 
 
 def identity(step: recipes.Settings) -> dict[str, Any]:
@@ -106,7 +129,7 @@ def model_spec(step: TrainStep, num_classes: int) -> zoo.ModelSpec:
 
 
 def first_preprocess(step: TrainStep, spec: zoo.ModelSpec) -> tuple[Preprocess, bool]:
-    """How pictures are resized, and whether mean and std are known already: pretrained nets keep those they came with."""
+    """How pictures are resized, and whether mean and std are known: pretrained nets keep those they came with."""
     theirs = pretrained.pretrained_preprocess(spec, step.pretrained) if step.pretrained else None
     if theirs is not None:
         return theirs, step.normalization == "auto"
@@ -134,13 +157,17 @@ def seed_everything(seed: int) -> None:
 
 def work_folder(target: Path, fingerprint: str) -> Path:
     """Where an unfinished step keeps its checkpoints; leftovers of a step with other settings are removed."""
-    work = target.with_name(f".{target.name}.work")
+    work = _work_of(target)
     mark = work / "fingerprint"
     if work.exists() and (not mark.is_file() or mark.read_text() != fingerprint):
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
     bundles.write_atomically(mark, fingerprint)
     return work
+
+
+def _work_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.work")
 
 
 def write_weights(model: nn.Module, folder: Path) -> None:
@@ -158,9 +185,9 @@ def copy_history(work: Path, folder: Path) -> None:
         shutil.copytree(work / "tensorboard", folder / "tensorboard")
 
 
-def write_recipe(folder: Path, context: Context, step: Any) -> None:
-    """The step as it was resolved, as a recipe that can be run again."""
-    made = recipes.Recipe(name=folder.name.strip("."), data=context.data or "digits", data_seed=context.data_seed, steps=(step,))
+def write_recipe(folder: Path, name: str, data: dict[str, Any], step: Any) -> None:
+    """The step as it was resolved, as a recipe that can be run again on the ``data`` of the manifest."""
+    made = recipes.Recipe(name=name, data=data["source"], data_seed=data["seed"], steps=(step,))
     (folder / "recipe.yaml").write_text(recipes.dump(made))
 
 
@@ -180,4 +207,3 @@ def _figures(
         "params": params,
         "macs": macs,
     }
-

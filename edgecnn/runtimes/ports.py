@@ -5,7 +5,8 @@ output into logits. Conventions for files that edgecnn did not write:
 
 * ``uint8`` inputs take the pixels as they are, ``int8`` inputs ``pixel - 128``: that is how integer image classifiers
   are built, and it is exact for every network whose input scale maps the 256 pixel levels onto the 256 integer levels.
-  If a normalization is given, an ``int8`` input with a scale takes ``round(normalized / scale) + zero_point`` instead.
+  If a normalization is given and fills the input's range of integers (one made for another network does not), an
+  ``int8`` input with a scale takes ``round(normalized / scale) + zero_point`` instead.
 * Floating-point inputs take ``(pixel / 255 - mean) / std``, so mean and std must be known: no guess is made.
 * Integer outputs are dequantized; outputs of shape ``(N, K, 1, 1)`` and the like become ``(N, K)``.
 """
@@ -123,6 +124,8 @@ def _values(port: InputPort, images: Pictures, normalization: Normalization | No
         if normalization is None or port.scale == 0:
             return (images ^ 0x80).view(np.int8)  # pixel - 128 in two's complement
         levels = np.round(_table(normalization) / port.scale) + port.zero_point
+        if not _fills_int8(levels):
+            return (images ^ 0x80).view(np.int8)
         return _look_up(np.clip(levels, -128, 127).astype(np.int8), images)
     if normalization is None:
         raise RuntimeFailure(
@@ -137,6 +140,16 @@ def _table(normalization: Normalization) -> NDArray[np.float64]:
     levels = np.arange(256, dtype=np.float64)[:, None] / 255
     mean, std = np.asarray(normalization.mean, np.float64), np.asarray(normalization.std, np.float64)
     return np.asarray((levels - mean) / std)
+
+
+def _fills_int8(levels: NDArray[np.float64]) -> bool:
+    """Whether a normalization is the one that an input scale was chosen for.
+
+    A scale is chosen so that the input's range takes up the 256 integers. A normalization that uses few of them, or
+    runs far out of them, is another network's.
+    """
+    low, high = float(levels.min()), float(levels.max())
+    return high - low >= 192 and low >= -136 and high <= 135
 
 
 def _look_up(table: NDArray[Any], images: Pictures) -> NDArray[Any]:

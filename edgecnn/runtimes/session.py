@@ -138,25 +138,30 @@ class Session:
 
     def _ask(self, verb: str, arrays: Mapping[str, Any] | None = None, **header: Any) -> Frame:
         """One request, one answer. Raises the worker's error here, or ``RuntimeFailure`` when there is no answer."""
-        timer = threading.Timer(self._launch.timeout_s, self._process.kill)
+        expired = threading.Event()
+        timer = threading.Timer(self._launch.timeout_s, self._expire, (expired,))
         timer.daemon = True
         timer.start()
         try:
             write_frame(cast(BinaryIO, self._process.stdin), Frame({"verb": verb, **header}, dict(arrays or {})))
             answer = read_frame(cast(BinaryIO, self._process.stdout))
         except (OSError, FramingError, ValueError) as error:
-            raise self._broken(verb, timer, str(error)) from error
+            raise self._broken(verb, expired.is_set(), str(error)) from error
         finally:
             timer.cancel()
         if answer is None:
-            raise self._broken(verb, timer, "")
+            raise self._broken(verb, expired.is_set(), "")
         if "error" in answer.header:
             raise _as_error(answer.header["error"])
         return answer
 
-    def _broken(self, verb: str, timer: threading.Timer, why: str) -> RuntimeFailure:
+    def _expire(self, expired: threading.Event) -> None:
+        """Time is up: killing the worker ends the read that waits for it."""
+        expired.set()
+        self._process.kill()
+
+    def _broken(self, verb: str, expired: bool, why: str) -> RuntimeFailure:
         """The worker is gone or speaks nonsense: say how it ended and what it said last."""
-        expired = timer.finished.is_set() and not timer.is_alive()
         if self._stderr.closed:
             return RuntimeFailure(f"the session on {self._launch.file.name} is closed")
         try:

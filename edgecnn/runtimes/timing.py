@@ -59,8 +59,8 @@ def time_calls(call: Callable[[int], object], plan: TimingPlan) -> Timing:
 
 def _measure(call: Callable[[int], object], plan: TimingPlan, start: int, limit: int) -> list[int]:
     """Durations in ns of the calls from number ``start`` on."""
-    samples = [_once(call, start)]
     end = min(time.perf_counter_ns() + int(plan.seconds * 1e9), limit)
+    samples = [_once(call, start)]
     while len(samples) < plan.max_runs:
         now = time.perf_counter_ns()
         if now >= limit or (len(samples) >= plan.min_runs and now >= end):

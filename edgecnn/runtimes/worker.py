@@ -83,9 +83,9 @@ class Worker:
     def _load(self, request: Frame) -> Frame:
         path, given = Path(request.header["path"]), request.header.get("normalization")
         normalization = Normalization(tuple(given["mean"]), tuple(given["std"])) if given else None
-        engine = self._ready()
         if not path.exists():
             raise RuntimeFailure(f"no such file: {path}", hint="give the path of an exported network")
+        engine = self._ready()
         base = status_bytes("VmRSS")
         start = time.perf_counter()
         engine.load(path, normalization)

@@ -83,7 +83,7 @@ def random_resized_crop(pixels: Tensor, smallest: float, generator: torch.Genera
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2], theta[:, 1, 1], theta[:, 1, 2] = width, x, height, y
     grid = F.affine_grid(theta.to(pixels.device), list(pixels.shape), align_corners=False)
-    cropped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    cropped: Tensor = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return cropped.contiguous(memory_format=torch.channels_last)
 
 
@@ -99,7 +99,8 @@ def color_jitter(pixels: Tensor, strength: float, generator: torch.Generator) ->
     grey = (pixels * luma).sum(1, keepdim=True)
     pixels = grey + (pixels - grey) * saturation
     level = grey.mean((2, 3), keepdim=True)
-    return (level + (pixels - level) * contrast).clamp(0, 255)
+    contrasted: Tensor = level + (pixels - level) * contrast
+    return contrasted.clamp(0, 255)
 
 
 def cutout(batch: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, replaced atomically, tensors and JSON together.
 
-The file's header carries the JSON (epoch, history, settings), so tensors and numbers can never be of different epochs, and
-no pickle is involved.
+The file's header carries the JSON (epoch, history, settings), so tensors and numbers can never be of different epochs,
+and no pickle is involved.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         return tensors, json.loads(metadata[STATE])
     except (SafetensorError, KeyError, ValueError) as error:
-        raise BundleError(f"{path} is not a usable checkpoint: {error}", hint="delete it to start training again") from error
+        raise BundleError(
+            f"{path} is not a usable checkpoint: {error}", hint="delete it to start training again"
+        ) from error
 
 
 def model_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
@@ -54,7 +56,9 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> 
     try:
         model.load_state_dict(found, strict=True)
     except RuntimeError as error:
-        raise BundleError(f"the checkpoint does not fit the model: {error}", hint="use another work directory") from error
+        raise BundleError(
+            f"the checkpoint does not fit the model: {error}", hint="use another work directory"
+        ) from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:

@@ -25,7 +25,8 @@ class TrainConfig:
         lr: highest learning rate, at the end of the warm-up.
         weight_decay: applied to the weights of dense convolutions and linear layers only, never to biases, batch
             normalization or depthwise convolutions.
-        label_smoothing: share of the target spread evenly over all classes (Szegedy et al., arXiv:1512.00567, section 7).
+        label_smoothing: share of the target spread evenly over all classes (Szegedy et al., arXiv:1512.00567,
+            section 7).
         ema: decay per step of the averaged weights; ``None``: no averaging.
         flip: mirror left and right with probability 1/2.
         shift: shift by up to so many pixels each way, the border reflected.
@@ -70,7 +71,8 @@ class TrainConfig:
         wrong = [name for name, fine in _checks(self).items() if not fine]
         if wrong:
             raise UsageError(
-                "these training settings cannot work: " + ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong),
+                "these training settings cannot work: "
+                + ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong),
                 hint="counts and rates are positive, probabilities and decays below 1; "
                 f"optimizer: {'|'.join(OPTIMIZERS)}, precision: {'|'.join(PRECISIONS)}, device: {'|'.join(DEVICES)}",
             )

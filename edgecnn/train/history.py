@@ -80,7 +80,9 @@ class Scalars:
         """Use as ``with Scalars(...) as scalars``."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the file."""
         if self._writer is not None:
             self._writer.close()

@@ -24,6 +24,7 @@ from edgecnn.train.allocator import keep_freed_memory
 from edgecnn.train.augment import augment, shrink
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
+from edgecnn.train.optimizer import make_optimizer
 from edgecnn.train.precision import autocast, choose_precision
 from edgecnn.train.schedule import WeightAverage, lr_factor
 
@@ -36,7 +37,7 @@ OnStep = Callable[[int, int, int], None]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training ended. ``best_top1`` is a fraction on the validation pictures; ``seconds`` sums over all restarts."""
+    """How a training ended: ``best_top1`` as a fraction of the validation pictures, ``seconds`` over all restarts."""
 
     best_top1: float
     best_epoch: int
@@ -74,8 +75,8 @@ def fit(
 ) -> TrainResult:
     """Train ``model`` in place; when this returns it holds the weights of the epoch with the best validation accuracy.
 
-    A run that was killed goes on from ``workdir``'s last checkpoint and ends with bit-identical weights (same machine, same
-    number of threads); a finished one returns its result at once. The model comes back in eval mode, on the CPU.
+    A run that was killed goes on from ``workdir``'s last checkpoint and ends with bit-identical weights (same machine,
+    same number of threads); a finished one returns its result at once. The model comes back in eval mode, on the CPU.
 
     Args:
         model: images (N, 3, H, W) float32 -> logits (N, K); fresh, pretrained or pruned.
@@ -124,7 +125,7 @@ class _Run:
     def __init__(self, model: nn.Module, train: ImageTensors, p: Preprocess, config: TrainConfig) -> None:
         self.config, self.p = config, p
         self.device = torch.device(pick_device(config.device))
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.images = torch.from_numpy(train.images)
         self.labels = torch.from_numpy(train.labels)
         self.optimizer = make_optimizer(model, config)
@@ -135,7 +136,7 @@ class _Run:
         self._since = time.perf_counter()
 
     def resume_or_prepare(self, last: Path, identity: str) -> None:
-        """Load the last checkpoint if there is one; else check that the model fits the labels and choose the precision."""
+        """Load the last checkpoint if there is one; else check model against labels and choose the precision."""
         if last.is_file():
             tensors, state = checkpoint.read(last)
             if state.pop("identity") != identity:
@@ -160,7 +161,7 @@ class _Run:
         self.progress.precision = choose_precision(self.config.precision, self.model, example, classes)
 
     def one_epoch(self, on_step: OnStep | None) -> history.Row:
-        """Train on every picture once (but for an incomplete last batch); the epoch's row without the validation part."""
+        """Train on every picture once (but an incomplete last batch); the epoch's row without the validation part."""
         epoch = self.progress.epoch
         self.lap()
         generator = self._generator(epoch)
@@ -174,18 +175,22 @@ class _Run:
             loss, hits = self._step(chosen, taken, generator)
             if not math.isfinite(loss):
                 raise UsageError(
-                    f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps}, at learning rate {lr:.4g}",
+                    f"the loss became {loss} in epoch {epoch + 1}, step {step + 1}, at learning rate {lr:.4g}",
                     hint="lower the learning rate or lengthen the warm-up; if it happens at once, look at the pictures",
                 )
             loss_sum, correct = loss_sum + loss, correct + hits
             if on_step is not None:
                 on_step(epoch + 1, step + 1, self.steps)
         seen, seconds = self.steps * self.batch_size, self.lap()
-        figures = {"train_loss": loss_sum / self.steps, "train_top1": correct / seen, "images_per_second": seen / seconds}
+        figures = {
+            "train_loss": loss_sum / self.steps,
+            "train_top1": correct / seen,
+            "images_per_second": seen / seconds,
+        }
         return {"epoch": epoch + 1, "lr": lr, **figures, "seconds": seconds}
 
     def _step(self, chosen: Tensor, taken: int, generator: torch.Generator) -> tuple[float, int]:
-        """One step, after ``taken`` earlier ones, on the pictures with these numbers; the loss and how many were classified correctly."""
+        """One step, after ``taken`` earlier ones, on the pictures ``chosen``; the loss and how many were right."""
         batch = augment(self.images[chosen].to(self.device), self.config, self.p, generator)
         if self.config.low_size is not None and taken < self.config.low_epochs * self.steps:
             batch = shrink(batch, self.config.low_size)
@@ -194,21 +199,23 @@ class _Run:
             logits = self.model(batch).float()
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model, taken)
         return loss.item(), int((logits.argmax(1) == labels).sum())
 
     def record(self, row: history.Row, workdir: Path, identity: str) -> None:
-        """Take the epoch into the history and write the files. The last checkpoint comes last: it declares the epoch done."""
+        """Take the epoch into the history and write the files; the last checkpoint declares the epoch done."""
         done = self.progress
         done.history.append(row)
         if row["val_top1"] > done.best_top1:
             done.best_top1, done.best_epoch = row["val_top1"], row["epoch"]
             best = {"epoch": row["epoch"], "val_top1": row["val_top1"]}
             checkpoint.write(workdir / BEST, checkpoint.model_tensors(self.evaluated(), ""), best)
-        tensors = checkpoint.model_tensors(self.model, WEIGHTS) | checkpoint.optimizer_tensors(self.optimizer, OPTIMIZER)
+        tensors = checkpoint.model_tensors(self.model, WEIGHTS) | checkpoint.optimizer_tensors(
+            self.optimizer, OPTIMIZER
+        )
         if self.average is not None:
             tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
         checkpoint.write(workdir / LAST, tensors, asdict(done) | {"identity": identity})
@@ -241,21 +248,6 @@ class _Run:
         seed = int.from_bytes(digest[:7], "big")
         torch.manual_seed(seed)
         return torch.Generator().manual_seed(seed + 1)
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW, with weight decay on dense convolutions and linear layers only."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    dense = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
-    dense |= {id(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d) and not m.groups == m.in_channels > 1}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            (decayed if id(parameter) in dense else free).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
 
 
 def pick_device(asked: str) -> str:

@@ -13,7 +13,7 @@ TIMED_STEPS = 3
 
 
 def choose_precision(asked: str, model: nn.Module, example: torch.Tensor, num_classes: int) -> str:
-    """``fp32`` or ``bf16``. ``auto`` times a few training steps of both on a copy of ``model``; ``example`` is one batch.
+    """``fp32`` or ``bf16``. ``auto`` times a few steps of both on a copy of ``model``; ``example`` is one batch.
 
     CPUs without AVX-512 only emulate bf16, slowly, so there it is not even tried.
     """
@@ -42,7 +42,7 @@ def _step_seconds(model: nn.Module, example: torch.Tensor, num_classes: int, pre
         start = time.perf_counter()
         with autocast(precision, example.device):
             loss = nn.functional.cross_entropy(model(example).float(), labels)
-        loss.backward()
+        torch.autograd.backward(loss)
         if example.device.type == "cuda":
             torch.cuda.synchronize()
         if step > 0:

@@ -25,8 +25,8 @@ def lr_factor(step: int, total_steps: int, warmup_steps: int) -> float:
 class WeightAverage:
     """Exponential moving average of weights and batch-normalization statistics.
 
-    ``average += (1 - d) * (current - average)`` after every step, with ``d = min(decay, (1 + t) / (10 + t))`` at step t, so
-    that the random first weights are forgotten quickly.
+    ``average += (1 - d) * (current - average)`` after every step, with ``d = min(decay, (1 + t) / (10 + t))`` at step
+    t, so that the random first weights are forgotten quickly.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

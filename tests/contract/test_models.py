@@ -127,7 +127,7 @@ def test_pruned_and_rebuilt_in_a_fresh_process_the_logits_are_the_same_bits(tmp_
         env={**os.environ, "PYTHONPATH": root},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -190,3 +190,18 @@ def test_failure_in_a_thread_reaches_the_caller_and_ends_the_rest(monkeypatch: p
     with pytest.raises(DataError, match="broken"):
         list(in_threads(work, range(2000)))
     assert len(done) < 1000
+
+
+def test_results_that_nobody_wants_any_more_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "usable_cores", lambda: 2)
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        time.sleep(0.001)
+        done.append(number)
+
+    results = in_threads(work, range(2000))
+    for _ in range(100):
+        next(results)
+    results.close()
+    assert len(done) < 1500

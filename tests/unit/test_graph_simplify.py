@@ -31,7 +31,14 @@ INPUT = Node("image", Op.INPUT, (), (3, SIZE, SIZE), {"mean": [0.5] * 3, "std": 
 
 
 def conv(name: str, source: str, channels: int, **changes: Any) -> Node:
-    attrs = {"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1, 1, 1], "dilation": [1, 1], "groups": 1, "clamp": None}
+    attrs = {
+        "kernel": [3, 3],
+        "stride": [1, 1],
+        "padding": [1, 1, 1, 1],
+        "dilation": [1, 1],
+        "groups": 1,
+        "clamp": None,
+    }
     return Node(name, Op.CONV, (source,), (channels, SIZE, SIZE), {**attrs, **changes})
 
 
@@ -110,7 +117,10 @@ def test_scale_and_shift_stay_where_they_cannot_move(reason: str) -> None:
 
 
 def test_clamps_join_the_operator_before() -> None:
-    relu6, narrow = simple("relu6", Op.CLAMP, "c", clamp=[0.0, 6.0]), simple("narrow", Op.CLAMP, "relu6", clamp=[-1.0, 2.0])
+    relu6, narrow = (
+        simple("relu6", Op.CLAMP, "c", clamp=[0.0, 6.0]),
+        simple("narrow", Op.CLAMP, "relu6", clamp=[-1.0, 2.0]),
+    )
     before = graph_of(conv("c", "image", 4), relu6, narrow)
     after = fuse_clamp(before)
     assert names(after) == ["image", "c"]

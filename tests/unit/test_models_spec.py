@@ -76,6 +76,12 @@ def test_explicit_strides_are_never_touched() -> None:
     assert plan_strides(spec, 2, V2_STRIDES) == (2, [1, 2, 2, 2, 1, 1, 1])
 
 
+def test_what_is_not_given_is_still_reduced() -> None:
+    assert plan_strides(ModelSpec("mobilenet_v2", 10, 32, stem_stride=2), 2, V2_STRIDES) == (2, [1, 1, 1, 2, 1, 2, 1])
+    strides = (1, 2, 2, 2, 1, 1, 1)
+    assert plan_strides(ModelSpec("mobilenet_v2", 10, 32, strides=strides), 2, V2_STRIDES) == (1, list(strides))
+
+
 def test_as_many_strides_as_stages() -> None:
     with pytest.raises(ModelError, match="7 stages, but 2 strides"):
         plan_strides(ModelSpec("mobilenet_v2", 10, 32, strides=(1, 2)), 2, V2_STRIDES)

@@ -1,0 +1,98 @@
+"""Write README's tables from ``results/figures.json``, between ``<!-- figures:NAME -->`` and ``<!-- /figures -->``.
+
+python benchmarks/tables.py            # rewrite README.md
+python benchmarks/tables.py --check    # exit 1 when README does not say what the figures say
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from figures import load
+
+README = Path(__file__).parent.parent / "README.md"
+STAGES = ("float", "int8", "pruned30", "pruned30_int8")
+
+
+def shown(figures: dict[str, Any], name: str, form: str = ".1f", scale: float = 1.0) -> str:
+    """A figure with its interval, or a dash when nobody measured it."""
+    entry = figures.get(name)
+    if entry is None:
+        return "–"
+    value = f"{entry['value'] * scale:{form}}"
+    if entry["low"] is None:
+        return value
+    return f"{value} ({entry['low'] * scale:{form}}–{entry['high'] * scale:{form}})"
+
+
+def accuracy_table(figures: dict[str, Any], prefix: str) -> list[str]:
+    """Stages of one run: top-1, agreement, size and latency in both runtimes."""
+    rows = [
+        "| stage | M MACs | top-1 torch | ONNX Runtime | LiteRT | kB ONNX / TFLite | ms ONNX Runtime / LiteRT |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for stage in STAGES:
+        base = f"{prefix}_{stage}"
+        if f"{base}_top1" not in figures:
+            continue
+        sizes = " / ".join(shown(figures, f"{base}_{r}_bytes", ".0f", 1e-3) for r in ("onnxruntime", "litert"))
+        times = " / ".join(shown(figures, f"{base}_{r}_ms", ".2f") for r in ("onnxruntime", "litert"))
+        cells = (
+            stage.replace("pruned30", "pruned 30 %").replace("_", " + "),
+            shown(figures, f"{base}_macs", ".1f", 1e-6),
+            *(shown(figures, f"{base}{r}_top1", ".2f") for r in ("", "_onnxruntime", "_litert")),
+            sizes,
+            times,
+        )
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def ratio_table(figures: dict[str, Any]) -> list[str]:
+    """Latency ratios at 224 px, one thread."""
+    rows = ["| int8 file of edgecnn against | MobileNetV2 | MobileNetV3-small |", "|---|---|---|"]
+    for title, name in (
+        ("its own fp32 file, ONNX Runtime", "int8_over_fp32_onnxruntime"),
+        ("`quantize_static`'s int8 file, ONNX Runtime", "int8_over_quantize_static"),
+        ("its own fp32 file, LiteRT", "int8_over_fp32_litert"),
+        ("ai-edge-quantizer's int8 file, LiteRT", "int8_over_ai_edge_quantizer"),
+    ):
+        cells = [shown(figures, f"{prefix}_{name}", ".2f") for prefix in ("v2_224", "v3s_224")]
+        rows.append(f"| {title} | " + " | ".join(cells) + " |")
+    return rows
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "cifar10_v2": lambda figures: accuracy_table(figures, "cifar10_v2"),
+    "cifar10_v3": lambda figures: accuracy_table(figures, "cifar10_v3"),
+    "flowers5_lite0": lambda figures: accuracy_table(figures, "flowers5_lite0"),
+    "latency_224": ratio_table,
+}
+
+
+def rendered(text: str, figures: dict[str, Any]) -> str:
+    """The README with every marked table made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        rows = TABLES[match[1]](figures)
+        return f"<!-- figures:{match[1]} -->\n" + "\n".join(rows) + "\n<!-- /figures -->"
+
+    return re.sub(r"<!-- figures:(\w+) -->.*?<!-- /figures -->", table, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    text = README.read_text()
+    wanted = rendered(text, load())
+    if "--check" in sys.argv:
+        sys.exit(
+            0 if text == wanted else "README.md's tables differ from benchmarks/results/figures.json: run tables.py"
+        )
+    README.write_text(wanted)
+
+
+if __name__ == "__main__":
+    main()
