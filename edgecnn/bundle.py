@@ -224,7 +224,7 @@ def existing(path: Path, wanted: str) -> Bundle | None:
             hint="write into another run, or remove that folder (and what was made from it)",
         )
     if any(path.iterdir()):
-        raise BundleError(f"{path} is there and is not a bundle", hint="choose another place with -o")
+        raise BundleError(f"{path} is there and is no bundle", hint="choose another place with -o")
     return None
 
 

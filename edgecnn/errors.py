@@ -28,6 +28,7 @@ class EdgecnnError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
+        """What was found and wanted, then the way out on a line of its own."""
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
 

@@ -111,7 +111,14 @@ class TFLiteWriter:
         if _is_open(clamp) or (self.graph.quantized and integer_clamp(self.graph.qparams[node.name], clamp) is None):
             self.index[node.name] = self.operator(kind, inputs, self.tensor(node, ratio=ratio), options, table=table)
             return
-        fused = _FUSED.get(_bounds(clamp)) if table in _FUSING_TABLES and ratio == 1.0 else None
+        bounds = _bounds(clamp)
+        if bounds == (0.0, 1.0) and table in _FUSING_TABLES and not self.graph.quantized:
+            # Two clamps that XNNPACK takes; it does not take RELU_0_TO_1.
+            options["fusedActivationFunction"] = self.builder.schema.ActivationFunctionType.RELU_N1_TO_1
+            wide = self.operator(kind, inputs, self.tensor(node, "/unclamped"), options, table=table)
+            self.index[node.name] = self.operator("RELU", [wide], self.tensor(node))
+            return
+        fused = _FUSED.get(bounds) if table in _FUSING_TABLES and ratio == 1.0 else None
         if fused:
             options["fusedActivationFunction"] = getattr(self.builder.schema.ActivationFunctionType, fused)
             self.index[node.name] = self.operator(kind, inputs, self.tensor(node), options, table=table)
@@ -123,9 +130,6 @@ class TFLiteWriter:
     def clamp(self, node: Node, source: int, ratio: float = 1.0) -> None:
         """Clamp ``source``, which is quantized as ``node`` is, into ``node``'s tensor."""
         low, high = _bounds(node.attrs["clamp"])
-        if not self.graph.quantized and (low, high) == (0.0, 1.0):
-            self.index[node.name] = self.operator("RELU_0_TO_1", [source], self.tensor(node))
-            return
         bounds: tuple[Any, Any] = (low, high)
         if self.graph.quantized:
             bounds = integer_clamp(self.graph.qparams[node.name], [low, high]) or (None, None)

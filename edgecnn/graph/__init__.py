@@ -28,7 +28,10 @@ return:
 The price: an operator outside the table is refused, by name and module, when the model is captured.
 
     ir          the node, the graph and its numbers
-    capture     torch module -> graph, through torch.export (builder: names and weights; aten: a rule per torch
-    operator) simplify    passes graph -> graph real        what each operator computes in float32 integer     what
-    each operator computes in int8: the specification interpret   run a graph in torch store       a graph on disk
+    capture     torch module -> graph, through torch.export (builder: names and weights; aten: a rule per operator)
+    simplify    passes graph -> graph
+    real        what each operator computes in float32
+    integer     what each operator computes in int8: the specification
+    interpret   run a graph in torch
+    store       a graph on disk
 """

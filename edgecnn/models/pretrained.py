@@ -63,6 +63,9 @@ def load_pretrained(model: nn.Module, source: str, num_classes: int) -> Pretrain
         source: see the module's docstring.
         num_classes: the network's; the source's classifier is used only where it has as many.
 
+    A classifier that is not in the source starts at zero: random weights (timm's are up to 0.45 for 5 classes) would send
+    large gradients into the pretrained layers and overwrite them before the classifier has learned anything.
+
     Raises ModelError, before anything is changed, where source and network do not match, cannot be read or downloaded;
     MissingPackageError where the source is a package that is not installed; UsageError for a source that does not
     exist.
@@ -82,7 +85,8 @@ def load_pretrained(model: nn.Module, source: str, num_classes: int) -> Pretrain
     if any(wanted[name].shape[0] != num_classes for name in free):
         raise ModelError(f"the network does not have {num_classes} classes", hint="build it with that number first")
     chosen = {name: given[other] for name, other in pairs.items()}
-    model.load_state_dict({**model.state_dict(), **chosen}, strict=True)
+    fresh = {name: torch.zeros_like(tensor) for name, tensor in wanted.items() if name not in chosen}
+    model.load_state_dict({**model.state_dict(), **fresh, **chosen}, strict=True)
     used = set(pairs.values())
     return PretrainedReport(
         source=source,

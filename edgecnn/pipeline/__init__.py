@@ -5,13 +5,16 @@ does nothing; a step that was interrupted finds its work folder (``.<stage>.work
 checkpoint. Files that grow beside a finished bundle (exports, measurements) carry the hash of what they were made from,
 and are made again when it differs.
 
-    context.py    where a run lies, which data it uses, who is told about progress
-    loading.py    bundle -> torch module, graph, predictor
-    training.py   train
-    compressing.py prune, quantize
-    exporting.py  export, and the gate that guards it
-    verifying.py  parity of every stage against its parent
+    context.py       where a run lies, which data it uses, who is told about progress
+    loading.py       bundle -> torch module, graph, predictor
+    training.py      train
+    compressing.py   prune, quantize
+    verifying.py     parity of every stage against its parent
+    exporting.py     export, and the gate that guards it
+    candidates.py    what can be measured: a bundle, a file rendered from it, a foreign file
     benchmarking.py  latency, memory, size and accuracy: rows
-    reporting.py  rows -> report.html, report.json
-    run.py        a recipe, step by step
+    inference.py     evaluate, predict
+    inspecting.py    the layer table
+    reporting.py     rows -> report.html, report.json
+    run.py           a recipe, step by step
 """
