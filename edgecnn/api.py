@@ -20,10 +20,11 @@ from edgecnn.pipeline.reporting import report as write_report
 from edgecnn.pipeline.run import run as run_recipe
 from edgecnn.pipeline.verifying import gate
 from edgecnn.pipeline.verifying import verify as verify_bundle
-from edgecnn.recipe import PruneStep, QuantizeStep, Recipe, Training, TrainStep, load, parse
+from edgecnn.recipe import Recipe, load, parse
 from edgecnn.report.rows import ParityRow, Row
 from edgecnn.runtimes.ports import Normalization
 from edgecnn.spec import Format, Runtime
+from edgecnn.steps import PruneStep, QuantizeStep, Training, TrainStep
 
 DEFAULT_RUNTIMES = (Runtime.TORCH, Runtime.ONNXRUNTIME, Runtime.LITERT)
 
@@ -31,7 +32,7 @@ DEFAULT_RUNTIMES = (Runtime.TORCH, Runtime.ONNXRUNTIME, Runtime.LITERT)
 def train(data: str, run: str | Path, *, context: Context | None = None, **settings: Any) -> Bundle:
     """Train or fine-tune on ``data`` (a folder of pictures, or ``"digits"``) and write ``run/float``.
 
-    ``settings`` are the fields of ``recipe.TrainStep``. Raises ``DataError``, ``ModelError``, ``UsageError``,
+    ``settings`` are the fields of ``steps.TrainStep``. Raises ``DataError``, ``ModelError``, ``UsageError``,
     ``BundleError``.
     """
     recipe = train_recipe(data, Path(run).name, **settings)

@@ -250,7 +250,7 @@ def create(path: Path, **facts: Any) -> Iterator[Path]:
         manifest = Manifest(
             schema_number=SCHEMA, files=files, versions=versions(), created=datetime.now(UTC).isoformat(), **facts
         )
-        (draft / MANIFEST).write_text(dump_json(manifest.model_dump(mode="json")))
+        (draft / MANIFEST).write_text(dump_json(manifest.model_dump()))
         if path.exists():
             path.rmdir()  # only an empty folder may be in the way; anything else raises
         os.replace(draft, path)

@@ -13,149 +13,15 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from edgecnn.errors import UsageError
-from edgecnn.spec import Format, Runtime
+from edgecnn.steps import STEPS, BenchmarkStep, ExportStep, PruneStep, QuantizeStep, Settings, Step, Training, TrainStep
 
-Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 LIST = "edgecnn recipes lists some; edgecnn train ... --dry-run prints one"
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""Of a bundle: its folder in the run, so no path."""
-
-
-class Settings(BaseModel):
-    """Base of everything in a recipe: strict types, no unknown keys, immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_enum_values=False)
-
-
-class Training(Settings):
-    """How weights are fitted; the same words train from scratch, fine-tune, and recover after pruning."""
-
-    epochs: Positive = 20
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: Rate = 0.2
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    momentum: Share = 0.9
-    nesterov: bool = True
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
-    label_smoothing: Share = 0.1
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = 0.998
-    flip: bool = True
-    shift: Annotated[int, Field(ge=0)] = 0
-    crop_scale: Annotated[float, Field(gt=0, le=1)] | None = None
-    jitter: Share = 0.0
-    cutout: Annotated[int, Field(ge=0)] = 0
-    low_size: Positive | None = None
-    low_epochs: Annotated[int, Field(ge=0)] = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    patience: Positive | None = None
-
-
-class TrainStep(Training):
-    """Train a model, or fine-tune one when ``pretrained`` says where its weights come from."""
-
-    kind: Literal["train"] = "train"
-    output: Name = "float"
-    model: str = "mobilenet_v2"
-    width: Rate = 1.0
-    stem_stride: Positive | None = None
-    strides: tuple[Positive, ...] | None = None
-    stages: tuple[tuple[int | float | str, ...], ...] | None = None
-    head: Positive | None = None
-    dropout: Share | None = None
-    activation: Literal["relu", "relu6", "hardswish", "silu"] | None = None
-    image_size: Positive | None = None
-    pretrained: str | None = None
-    normalization: Literal["auto", "uniform", "per_channel"] = "auto"
-    seed: int = 0
-    device: str = "auto"
-    threads: Positive | None = None
-
-    consumes: ClassVar[tuple[str, ...]] = ()
-    produces: ClassVar[str | None] = "float"
-
-
-class PruneStep(Settings):
-    """Remove channels (structured), then train shortly to recover."""
-
-    kind: Literal["prune"] = "prune"
-    input: Name | None = None
-    output: Name | None = None
-    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    round_to: Positive = 8
-    recovery: Training | None = Training(epochs=5, lr=0.02, warmup_epochs=0.5)
-    seed: int = 0
-    device: str = "auto"
-    threads: Positive | None = None
-
-    consumes: ClassVar[tuple[str, ...]] = ("float",)
-    produces: ClassVar[str | None] = "float"
-
-
-class QuantizeStep(Settings):
-    """Post-training int8: weights per channel, activations per tensor, numbers decided once for every format."""
-
-    kind: Literal["quantize"] = "quantize"
-    input: Name | None = None
-    output: Name | None = None
-    precision: Literal["int8"] = "int8"
-    calibration_images: Positive = 512
-    calibration_method: Literal["minmax", "percentile", "mse"] = "minmax"
-    hard_swish: Literal["decompose", "native"] = "decompose"
-    seed: int = 0
-
-    consumes: ClassVar[tuple[str, ...]] = ("float",)
-    produces: ClassVar[str | None] = "int8"
-
-
-class ExportStep(Settings):
-    """Render files from bundles (all of the run when ``input`` is not given) and verify them unless told not to."""
-
-    kind: Literal["export"] = "export"
-    input: Name | None = None
-    formats: tuple[Literal[Format.ONNX, Format.TFLITE], ...] = Field((Format.ONNX, Format.TFLITE), min_length=1)
-    verify: bool = True
-    force: bool = False
-
-    consumes: ClassVar[tuple[str, ...]] = ("float", "int8")
-    produces: ClassVar[str | None] = None
-
-
-class BenchmarkStep(Settings):
-    """Measure latency, memory, size and accuracy of every bundle and export of the run."""
-
-    kind: Literal["benchmark"] = "benchmark"
-    input: Name | None = None
-    runtimes: tuple[Runtime, ...] = Field((Runtime.TORCH, Runtime.ONNXRUNTIME, Runtime.LITERT), min_length=1)
-    threads: tuple[Positive, ...] = Field((1,), min_length=1)
-    restarts: Positive = 5
-    budget_s: Rate = 30.0
-
-    consumes: ClassVar[tuple[str, ...]] = ("float", "int8")
-    produces: ClassVar[str | None] = None
-
-
-class ReportStep(Settings):
-    """Write ``report.html`` and ``report.json`` of the run."""
-
-    kind: Literal["report"] = "report"
-
-    consumes: ClassVar[tuple[str, ...]] = ("float", "int8")
-    produces: ClassVar[str | None] = None
-
-
-STEPS: tuple[type[Settings], ...] = (TrainStep, PruneStep, QuantizeStep, ExportStep, BenchmarkStep, ReportStep)
-Step = Annotated[
-    TrainStep | PruneStep | QuantizeStep | ExportStep | BenchmarkStep | ReportStep, Field(discriminator="kind")
-]
 
 
 class Recipe(Settings):

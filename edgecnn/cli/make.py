@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from edgecnn.recipe import Training
+    from edgecnn.steps import Training
 
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the recipe that these flags mean, and stop.")]
@@ -48,9 +48,9 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train or fine-tune on a folder of pictures. Run it again after an interruption: it goes on where it was."""
-    from edgecnn import recipe as recipes
+    from edgecnn.steps import TrainStep
 
-    names = recipes.TrainStep.model_fields
+    names = TrainStep.model_fields
     step = {"kind": "train", **{key: value for key, value in locals().items() if key in names}}
     changes = [setting if setting.startswith("data_seed=") else f"steps.0.{setting}" for setting in settings or []]
     _run({"name": out.resolve().name, "data": data, "data_seed": 0, "steps": [step]}, out, changes, dry_run)
@@ -74,9 +74,13 @@ def compress(
     from edgecnn import api
     from edgecnn import recipe as recipes
     from edgecnn.bundle import open_bundle
+    from edgecnn.spec import Precision
 
     parent = open_bundle(bundle)
-    recovery = recovery_of(parent.manifest.config, recovery_epochs, recovery_lr) if recovery_epochs else None
+    trained = parent.manifest.precision == Precision.FP32  # an int8 bundle was not, and is refused below
+    recovery = (
+        recovery_of(parent.manifest.config, recovery_epochs, recovery_lr) if trained and recovery_epochs else None
+    )
     made = api.compress_recipe(
         parent,
         prune=prune,
@@ -95,7 +99,7 @@ def compress(
 def recovery_of(config: dict[str, Any], epochs: int, lr: float) -> Training:
     """The parent's own training settings, shortened: what taught a network heals it. Raises ``UsageError``."""
     from edgecnn.errors import UsageError
-    from edgecnn.recipe import Training
+    from edgecnn.steps import Training
 
     if not lr > 0:
         raise UsageError(f"--recovery-lr is {lr}", hint="a learning rate is above 0")

@@ -27,10 +27,12 @@ Options = dict[str, Any]
 # The newest operator version each int8 kernel needs (1 in float); older runtimes refuse a newer version, so no higher
 # than that.
 _INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1}
-_FUSED: dict[tuple[float | None, float | None], str] = {
-    (0.0, None): "RELU",
-    (0.0, 6.0): "RELU6",
-    (-1.0, 1.0): "RELU_N1_TO_1",
+# Clamps as a fused activation and, where one does not say it, an operator after it (XNNPACK takes no RELU_0_TO_1).
+_FUSED: dict[tuple[float | None, float | None], tuple[str, str]] = {
+    (0.0, None): ("RELU", ""),
+    (0.0, 6.0): ("RELU6", ""),
+    (-1.0, 1.0): ("RELU_N1_TO_1", ""),
+    (0.0, 1.0): ("RELU_N1_TO_1", "RELU"),
 }
 _FUSING_TABLES = {"Conv2DOptions", "DepthwiseConv2DOptions", "FullyConnectedOptions", "AddOptions", "MulOptions"}
 
@@ -104,28 +106,22 @@ class TFLiteWriter:
         ratio: float = 1.0,
     ) -> None:
         """The operator that computes ``node``, with its clamp: fused if possible, else a MAXIMUM and a MINIMUM."""
-        options = dict(options or {})
         clamp = node.attrs.get("clamp")
         if ratio != 1.0:
             self.ratio[node.name] = ratio
         if _is_open(clamp) or (self.graph.quantized and integer_clamp(self.graph.qparams[node.name], clamp) is None):
             self.index[node.name] = self.operator(kind, inputs, self.tensor(node, ratio=ratio), options, table=table)
-            return
-        bounds = _bounds(clamp)
-        if bounds == (0.0, 1.0) and table in _FUSING_TABLES and not self.graph.quantized:
-            # Two clamps that XNNPACK takes; it does not take RELU_0_TO_1.
-            options["fusedActivationFunction"] = self.builder.schema.ActivationFunctionType.RELU_N1_TO_1
-            wide = self.operator(kind, inputs, self.tensor(node, "/unclamped"), options, table=table)
-            self.index[node.name] = self.operator("RELU", [wide], self.tensor(node))
-            return
-        fused = _FUSED.get(bounds) if table in _FUSING_TABLES and ratio == 1.0 else None
-        if fused:
-            options["fusedActivationFunction"] = getattr(self.builder.schema.ActivationFunctionType, fused)
-            self.index[node.name] = self.operator(kind, inputs, self.tensor(node), options, table=table)
-            return
-        self.clamp(
-            node, self.operator(kind, inputs, self.tensor(node, "/unclamped", ratio), options, table=table), ratio
-        )
+        elif table in _FUSING_TABLES and _bounds(clamp) in _FUSED and ratio == 1.0:
+            self._fuse(node, kind, inputs, dict(options or {}), table)
+        else:
+            wide = self.operator(kind, inputs, self.tensor(node, "/unclamped", ratio), options, table=table)
+            self.clamp(node, wide, ratio)
+
+    def _fuse(self, node: Node, kind: str, inputs: list[int], options: Options, table: str) -> None:
+        first, second = _FUSED[_bounds(node.attrs["clamp"])]
+        options["fusedActivationFunction"] = getattr(self.builder.schema.ActivationFunctionType, first)
+        output = self.operator(kind, inputs, self.tensor(node, "/unclamped" if second else ""), options, table=table)
+        self.index[node.name] = self.operator(second, [output], self.tensor(node)) if second else output
 
     def clamp(self, node: Node, source: int, ratio: float = 1.0) -> None:
         """Clamp ``source``, which is quantized as ``node`` is, into ``node``'s tensor."""

@@ -63,7 +63,7 @@ def load_pretrained(model: nn.Module, source: str, num_classes: int) -> Pretrain
         source: see the module's docstring.
         num_classes: the network's; the source's classifier is used only where it has as many.
 
-    A classifier that is not in the source starts at zero: random weights (timm's are up to 0.45 for 5 classes) would send
+    A classifier that is not in the source starts at zero: random ones (up to 0.45 in timm for 5 classes) would send
     large gradients into the pretrained layers and overwrite them before the classifier has learned anything.
 
     Raises ModelError, before anything is changed, where source and network do not match, cannot be read or downloaded;

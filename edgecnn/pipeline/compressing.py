@@ -46,8 +46,8 @@ from edgecnn.pipeline.training import (
     write_recipe,
     write_weights,
 )
-from edgecnn.recipe import PruneStep, QuantizeStep
 from edgecnn.spec import Precision, Preprocess, Split
+from edgecnn.steps import PruneStep, QuantizeStep
 from edgecnn.train.evaluate import predict_logits
 
 CALIBRATION_BATCH = 16

@@ -12,7 +12,8 @@ from edgecnn.pipeline.exporting import export
 from edgecnn.pipeline.reporting import report
 from edgecnn.pipeline.training import train
 from edgecnn.pipeline.verifying import gate_files, verify
-from edgecnn.recipe import BenchmarkStep, ExportStep, PruneStep, QuantizeStep, Recipe, ReportStep, TrainStep
+from edgecnn.recipe import Recipe
+from edgecnn.steps import BenchmarkStep, ExportStep, PruneStep, QuantizeStep, ReportStep, TrainStep
 
 
 def run(context: Context, recipe: Recipe) -> None:

@@ -22,8 +22,8 @@ from edgecnn.measure.accuracy import accuracy
 from edgecnn.models import layers, pretrained, zoo
 from edgecnn.pipeline.context import SPLITS, Context, describe_data, opened
 from edgecnn.pipeline.loading import WEIGHTS, save_golden
-from edgecnn.recipe import Training, TrainStep
 from edgecnn.spec import Precision, Preprocess, Split
+from edgecnn.steps import Settings, Training, TrainStep
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.evaluate import predict_logits
 from edgecnn.train.loop import TrainResult, fit
@@ -49,17 +49,18 @@ def train(context: Context, step: TrainStep) -> Bundle:
 
     for note in data.notes:
         context.tell(note)
+    # What can be refused is tried before the pictures are loaded, which takes a while.
+    settings = train_config(step, step.seed, step.device, step.threads)
     spec = model_spec(step, len(data.labels))
-    p, normalized = first_preprocess(step, spec)
-    sets = {split: load_split(data, split, p) for split in Split}
-    if not normalized:
-        p = with_statistics(p, sets[Split.TRAIN], step.normalization)
     seed_everything(step.seed)
     model = zoo.build(spec)
     if step.pretrained:
         context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
     work = work_folder(target, fingerprint)
-    settings = train_config(step, step.seed, step.device, step.threads)
+    p, normalized = first_preprocess(step, spec)
+    sets = {split: load_split(data, split, p) for split in Split}
+    if not normalized:
+        p = with_statistics(p, sets[Split.TRAIN], step.normalization)
     result = fit_watched(context, step.output, model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work)
     figures = _figures(result, model, spec, p, sets[Split.TEST])
     with bundles.create(
@@ -115,7 +116,7 @@ def fit_watched(
         watcher.close()
 
 
-def identity(step: recipes.Settings) -> dict[str, Any]:
+def identity(step: Settings) -> dict[str, Any]:
     """The settings of a step that decide its result, as JSON values."""
     return {key: value for key, value in step.model_dump(mode="json").items() if key not in NOT_IDENTITY}
 

@@ -30,7 +30,7 @@ from edgecnn.errors import BundleError, EdgecnnError, GateError
 from edgecnn.graph import interpret
 from edgecnn.graph.ir import Graph
 from edgecnn.measure import parity
-from edgecnn.measure.parity import Divergence, StageKind
+from edgecnn.measure.parity import Divergence, Parity, StageKind
 from edgecnn.pipeline.context import Context, data_of
 from edgecnn.pipeline.loading import golden, is_int8, load_graph, predictor, preprocess_of
 from edgecnn.report.rows import ParityRow
@@ -52,6 +52,15 @@ RENDERED = "what the file computes is not what was decided: export it again with
 
 Logits = NDArray[np.float32]
 Trace = Callable[[NDArray[np.uint8]], dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared: its name, its logits, and how to follow it layer by layer, if one can."""
+
+    name: str
+    logits: Logits
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True)
@@ -145,22 +154,14 @@ def _origin_rows(context: Context, subject: Subject) -> list[ParityRow]:
                 f"the float parent of {bundle.path} is gone", hint="verify needs it: keep the run together"
             )
         before = Subject(parent, lambda: subject.images)
-        return [
-            _compare(
-                bundle, "float graph", INT8, StageKind.QUANTIZING, before.graph_logits, subject.graph_logits,
-                trace_graph(before.graph), trace_graph(subject.graph), subject.images,
-            )
-        ]  # fmt: skip
-    rows = [
-        _compare(
-            bundle, "torch module", GRAPH, StageKind.SAME_ARITHMETIC,
-            subject.module_logits, subject.graph_logits, None, None, subject.images,
-        )
-    ]  # fmt: skip
+        theirs = Side("float graph", before.graph_logits, trace_graph(before.graph))
+        ours = Side(INT8, subject.graph_logits, trace_graph(subject.graph))
+        return [_compare(subject, theirs, ours, StageKind.QUANTIZING)]
+    module = Side("torch module", subject.module_logits)
+    rows = [_compare(subject, module, Side(GRAPH, subject.graph_logits), StageKind.SAME_ARITHMETIC)]
     if parent is not None:
-        theirs = predictor(parent)(subject.images)
-        ours = subject.module_logits
-        rows.append(_compare(bundle, parent.name, PRUNED, StageKind.PRUNING, theirs, ours, None, None, subject.images))
+        theirs = Side(parent.name, predictor(parent)(subject.images))
+        rows.append(_compare(subject, theirs, Side(PRUNED, subject.module_logits), StageKind.PRUNING))
     return rows
 
 
@@ -169,36 +170,40 @@ def export_row(subject: Subject, format: Format, file: Path) -> ParityRow:
     bundle = subject.bundle
     runtime = next(name for name, row in catalog.RUNTIMES.items() if format in row.formats and name is not Runtime.NULL)
     stage = f"{format} in {runtime}"
+    images = subject.images  # outside the try: pictures that are gone are no fault of the engine
     try:
         with open_session(runtime, file, threads=1) as session:
-            theirs = session.infer(subject.images)
+            theirs = session.infer(images)
     except EdgecnnError as error:
         return ParityRow(stage, "graph", bundle.title, status=Status.FAILED, note=error.message)
     kind = StageKind.RENDERING_INT8 if is_int8(bundle) else StageKind.SAME_ARITHMETIC
     trace = catalog.load(catalog.FORMATS[format].trace)
-    return _compare(
-        bundle, "graph", stage, kind, subject.graph_logits, theirs,
-        trace_graph(subject.graph), lambda images: trace(file, images), subject.images,
-    )  # fmt: skip
+    graph = Side("graph", subject.graph_logits, trace_graph(subject.graph))
+    return _compare(subject, graph, Side(stage, theirs, lambda images: trace(file, images)), kind)
 
 
-def _compare(
-    bundle: Bundle, parent: str, stage: str, kind: StageKind, theirs: Logits, ours: Logits,
-    parent_trace: Trace | None, child_trace: Trace | None, images: NDArray[np.uint8],
-) -> ParityRow:  # fmt: skip
-    found = parity.compare_logits(theirs, ours)
+def _compare(subject: Subject, parent: Side, child: Side, kind: StageKind) -> ParityRow:
+    """One stage: child against parent; when it fails, the first layer that diverges, if both can be followed."""
+    found = parity.compare_logits(parent.logits, child.logits)
     misses = parity.check(found, parity.THRESHOLDS[kind])
     layer: Divergence | None = None
-    if misses and parent_trace and child_trace:
-        layer = parity.first_divergence(parent_trace(images[:TRACED]), child_trace(images[:TRACED]))
+    if misses and parent.trace and child.trace:
+        images = subject.images[:TRACED]
+        layer = parity.first_divergence(parent.trace(images), child.trace(images))
         misses.append(
             f"first layer that diverges: {layer.name} ({layer.fault})" if layer else "no single layer diverges"
         )
+    return _row(subject.bundle, parent.name, child.name, found, misses, layer)
+
+
+def _row(
+    bundle: Bundle, parent: str, stage: str, found: Parity, misses: list[str], layer: Divergence | None = None
+) -> ParityRow:
     return ParityRow(
         stage=stage,
         parent=parent,
         bundle=bundle.title,
-        images=len(images),
+        images=found.n,
         agreement=found.agreement,
         cosine=found.cosine,
         sqnr_db=found.sqnr_db,
@@ -213,18 +218,7 @@ def _golden_row(bundle: Bundle) -> ParityRow:
     kept = golden(bundle)
     found = parity.compare_logits(kept["logits"], predictor(bundle)(kept["images"]))
     misses = parity.check(found, parity.THRESHOLDS[StageKind.SAME_ARITHMETIC])
-    return ParityRow(
-        stage=GOLDEN,
-        parent="golden.npz",
-        bundle=bundle.title,
-        images=len(kept["images"]),
-        agreement=found.agreement,
-        cosine=found.cosine,
-        sqnr_db=found.sqnr_db,
-        max_error=found.max_error,
-        status=Status.FAILED if misses else Status.OK,
-        note="; ".join(misses),
-    )
+    return _row(bundle, "golden.npz", GOLDEN, found, misses)
 
 
 def record(bundle: Bundle, rows: list[ParityRow]) -> Path:

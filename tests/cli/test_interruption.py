@@ -58,7 +58,7 @@ def test_a_killed_pruning_goes_on_and_ends_the_same(cli: Cli, finished_run: Path
 def test_int8_and_pruned_logits_are_the_same_bits_in_a_fresh_process(finished_run: Path) -> None:
     script = Path(__file__).with_name("golden_check.py")
     command = [sys.executable, script, *(finished_run / name for name in ("float", "pruned", "pruned-int8"))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["float", "0.0", "pruned", "0.0", "pruned-int8", "0.0"]
 

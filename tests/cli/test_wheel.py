@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = out.glob("*.whl")
     return built
@@ -36,7 +36,7 @@ def test_the_wheel_holds_the_package_with_its_recipes_and_nothing_beside(wheel: 
 def test_the_installed_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "site"
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
-    subprocess.run([sys.executable, *install], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, *install], check=True, capture_output=True, timeout=600)
     environment = {**os.environ, "PYTHONPATH": str(target)}
     where = "import edgecnn; print(edgecnn.__file__)"
     for arguments, wanted in (
@@ -46,6 +46,6 @@ def test_the_installed_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Pa
         (["-m", "edgecnn", "run", "quickstart", "-o", "r", "--dry-run"], "kind: benchmark"),
     ):
         command = [sys.executable, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=600)
         assert done.returncode == 0, done.stderr
         assert wanted in done.stdout

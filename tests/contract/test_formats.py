@@ -81,6 +81,21 @@ def test_onnx_runtime_keeps_an_int8_file_in_integers(name: str, level: str, tmp_
     assert not float_operators & set(left), left
 
 
+@pytest.mark.parametrize("name", sorted(set(GRAPHS) - {"max_pool_explicit_padding"}))
+@pytest.mark.parametrize("precise", [True, False], ids=["fp32", "int8"])
+def test_xnnpack_takes_every_operator_of_a_tflite_file(name: str, precise: bool, tmp_path: Path) -> None:
+    """One operator left outside splits the network and copies tensors; int8 ones outside are slow besides."""
+    graph = GRAPHS[name](Maker(SIZES[0]))
+    path = tmp_path / "model.tflite"
+    catalog.load(catalog.FORMATS[Format.TFLITE].target)(graph if precise else quantized(graph), path, meta={})
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    delegates = [entry for entry in interpreter._get_ops_details() if entry["op_name"] == "DELEGATE"]
+    assert len(delegates) == 1
+    assert interpreter.get_input_details()[0]["index"] in delegates[0]["inputs"]
+    assert list(delegates[0]["outputs"]) == [interpreter.get_output_details()[0]["index"]]
+
+
 def assert_close(graph: Graph, name: str, found: Any, wanted: Any, where: str) -> None:
     assert found.shape == wanted.shape, (where, name)
     error = np.abs(found.astype(np.float64) - wanted)

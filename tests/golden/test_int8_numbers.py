@@ -1,4 +1,4 @@
-"""Numbers that must not drift: the same float graph and ranges give the same integers, and the same answers, for ever."""
+"""Numbers that must not drift: the same float graph and ranges give the same integers and the same answers."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ROOT = Path(edgecnn.__file__).parent
 
 LAYERS = (
     ("spec", "errors"),
-    ("catalog", "recipe", "bundle"),
+    ("catalog", "steps", "recipe", "bundle"),
     ("data",),
     ("models",),
     ("graph",),

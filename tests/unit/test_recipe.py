@@ -11,6 +11,7 @@ from edgecnn.cli import make
 from edgecnn.errors import UsageError
 from edgecnn.recipe import Recipe, parse
 from edgecnn.spec import Format
+from edgecnn.steps import TrainStep
 
 
 def recipe_of(*steps: dict[str, Any] | str) -> Recipe:
@@ -136,7 +137,7 @@ def test_shipped_recipes_are_sound_and_explain_themselves() -> None:
 
 def test_the_flags_of_train_have_the_defaults_of_the_step() -> None:
     flags = {name: each.default for name, each in inspect.signature(make.train).parameters.items()}
-    defaults = recipes.TrainStep().model_dump()
+    defaults = TrainStep().model_dump()
     shared = flags.keys() & defaults.keys()
     assert len(shared) > 15
     assert {name: flags[name] for name in shared} == {name: defaults[name] for name in shared}
