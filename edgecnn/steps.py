@@ -31,7 +31,7 @@ class Training(Settings):
     epochs: Positive = 20
     batch_size: Annotated[int, Field(ge=2)] = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: Rate = 0.2
+    lr: Rate = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     momentum: Share = 0.9
     nesterov: bool = True

@@ -32,7 +32,7 @@ def train(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Pictures per step.")] = 128,
     optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.2,
+    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="On weights of dense layers only.")] = 5e-4,
     warmup_epochs: Annotated[float, typer.Option(help="Epochs in which the learning rate rises.")] = 1.0,
     label_smoothing: Annotated[float, typer.Option(help="Share of the target spread over all classes.")] = 0.1,

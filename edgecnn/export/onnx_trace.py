@@ -29,6 +29,7 @@ def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
     model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in kept)
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     options.add_session_config_entry("session.x64quantprecision", "1")  # exact sums on x86 without VNNI, see the writer
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     values = session.run(list(kept), {"image": images})

@@ -32,7 +32,7 @@ def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
         raise UsageError(f"{path.name} was not written by edgecnn", hint="only exported bundles can be traced by layer")
     notes: dict[str, Any] = json.loads(entry)
     names = _make_outputs(model, notes["output"])
-    interpreter = module.Interpreter(model_content=pack(model))
+    interpreter = module.Interpreter(model_content=pack(model), num_threads=1)
     source = interpreter.get_input_details()[0]["index"]
     interpreter.resize_tensor_input(source, images.shape)
     interpreter.allocate_tensors()

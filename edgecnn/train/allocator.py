@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep large freed blocks instead of returning them to the kernel; whether it could be set.
 
     Every step frees and takes the same activations again. By default each of them is mapped anew, and the kernel clears
-    every page: on small images that costs a quarter of the training time. Elsewhere than on glibc nothing is done.
+    every page, which shows in a profile as time in the kernel. Elsewhere than on glibc nothing is done.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -46,7 +46,7 @@ class TrainConfig:
     epochs: int
     batch_size: int = 128
     optimizer: str = "sgd"
-    lr: float = 0.2
+    lr: float = 0.1
     weight_decay: float = 5e-4
     momentum: float = 0.9
     nesterov: bool = True

@@ -70,7 +70,7 @@ def test_onnx_runtime_keeps_an_int8_file_in_integers(name: str, level: str, tmp_
     path, optimized = tmp_path / "model.onnx", tmp_path / "optimized.onnx"
     catalog.load(catalog.FORMATS[Format.ONNX].target)(graph, path, meta={})
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.optimized_model_filepath = str(optimized)
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -88,7 +88,7 @@ def test_xnnpack_takes_every_operator_of_a_tflite_file(name: str, precise: bool,
     graph = GRAPHS[name](Maker(SIZES[0]))
     path = tmp_path / "model.tflite"
     catalog.load(catalog.FORMATS[Format.TFLITE].target)(graph if precise else quantized(graph), path, meta={})
-    interpreter = Interpreter(model_path=str(path))
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     delegates = [entry for entry in interpreter._get_ops_details() if entry["op_name"] == "DELEGATE"]
     assert len(delegates) == 1
@@ -112,7 +112,7 @@ def infer(path: Path, images: Any, batch: int, resolver: Any = OpResolverType.AU
     parts = [images[start : start + batch] for start in range(0, len(images), batch)]
     if path.suffix == ".onnx":
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level, options.intra_op_num_threads = 3, 1
         options.add_session_config_entry("session.x64quantprecision", "1")
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         return np.concatenate([session.run(["logits"], {"image": part})[0] for part in parts])
