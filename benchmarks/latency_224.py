@@ -61,7 +61,7 @@ def main() -> None:
     folder: Path = args.peers
     our_files(args.model, folder)
     images = pictures(16, seed=7)
-    # Without VNNI, ONNX Runtime's fast int8 kernels saturate (wrong numbers); edgecnn's engine then asks for the exact ones,
+    # Without VNNI, ONNX Runtime's fast int8 kernels saturate (wrong numbers); the engine then asks for the exact ones,
     # for both sides of a ratio. "saturating" is what the fast ones would give.
     exact, fast = {"exact_int8": "auto"}, {"exact_int8": "off"}
     pairs = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgecnn.export.files import write_atomically
+from edgecnn.bundle import write_atomically
 from edgecnn.export.lowering import graph_name, lower
 from edgecnn.export.tflite_builder import META_ENTRY
 from edgecnn.export.tflite_emit import EMITTERS

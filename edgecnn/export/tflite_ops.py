@@ -1,6 +1,6 @@
 """How each operator of the graph is said in TFLite.
 
-Tensors are NHWC. In int8, three things are done so that XNNPACK takes every operator and no time goes into copies:
+Tensors are NHWC. In int8, this is done so that XNNPACK takes every operator and rounds as the graph says:
 
 * ``factor * x + offset`` is an ADD: ``x + offset / factor``. The tensor's *declared* scale is then ``1 / factor``
   times the graph's while its integers are the graph's. MUL, MEAN and reshapes hand that ratio on, a convolution
@@ -8,6 +8,7 @@ Tensors are NHWC. In int8, three things are done so that XNNPACK takes every ope
   output) does a MUL by a constant restore it, which changes no integer. Hard-swish costs one ADD and one MUL this way;
   TFLite's own int8 HARD_SWISH is not taken by XNNPACK and is ten times slower.
 * an AVG_POOL is a depthwise convolution with weights 1, since XNNPACK has no int8 average pooling.
+* other numbers for a tensor are a MUL by 1: XNNPACK's QUANTIZE between int8 tensors is a step off for one in eight.
 * a clamp implied by the int8 range is not written.
 """
 
