@@ -111,9 +111,14 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number, as everybody expects; YAML 1.1 wants 1.0e-3."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that ``_Loader`` would take for numbers."""
+
+
+for _end in (_Loader, _Dumper):
+    _end.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
 
 
 def parse_yaml(text: str, where: str = "the recipe") -> dict[str, Any]:
@@ -200,7 +205,7 @@ def _child(node: Any, part: str, override: str) -> Any:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML that ``load`` reads back to the same value."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def folder() -> Path:

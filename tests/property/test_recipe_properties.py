@@ -21,10 +21,10 @@ trainings = st.fixed_dictionaries(
         "precision": st.sampled_from(["auto", "fp32", "bf16"]),
     },
 )
-words = st.text(max_size=20)
+words = st.text(max_size=20) | st.sampled_from(["1e5", "0E0", "1e-3", "\x85", "yes", "null", "2024-01-01"])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(trainings, trainings, words, words)
 def test_dump_and_parse_are_inverse(train: dict[str, Any], recovery: dict[str, Any], name: str, about: str) -> None:
     steps = [{"kind": "train", **train}, {"kind": "prune", "recovery": recovery}, {"kind": "quantize"}]
@@ -33,7 +33,7 @@ def test_dump_and_parse_are_inverse(train: dict[str, Any], recovery: dict[str, A
     assert made.resolved() == made
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(rates)
 def test_an_override_sets_the_very_number(rate: float) -> None:
     raw: dict[str, Any] = {"name": "r", "steps": [{"kind": "train"}]}
