@@ -1,0 +1,39 @@
+"""Training on a GPU: written for machines that have one, skipped everywhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgecnn.data.tensors import ImageTensors
+from edgecnn.models.zoo import ModelSpec, build
+from edgecnn.spec import Preprocess
+from edgecnn.train.config import TrainConfig
+from edgecnn.train.evaluate import predict_logits
+from edgecnn.train.loop import fit
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+HALF = Preprocess(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def bright_or_dark(count: int) -> ImageTensors:
+    """Two classes that any network tells apart."""
+    labels = np.arange(count) % 2
+    noise = np.random.default_rng(0).integers(0, 80, (count, 32, 32, 3))
+    images = (noise + 150 * labels[:, None, None, None]).astype(np.uint8)
+    return ImageTensors(images, labels.astype(np.int64), tuple(map(str, range(count))))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_on_the_gpu_learns_and_comes_back_on_the_cpu(tmp_path: Path, precision: str) -> None:
+    torch.manual_seed(0)
+    model = build(ModelSpec("resnet8", 2, 32))
+    config = TrainConfig(epochs=6, batch_size=32, lr=0.05, ema=None, device="cuda", precision=precision)
+    result = fit(model, bright_or_dark(256), bright_or_dark(64), HALF, config, tmp_path)
+    assert result.best_top1 > 0.95
+    assert next(model.parameters()).device.type == "cpu"
+    assert predict_logits(model, bright_or_dark(8).images, HALF).argmax(1).tolist() == [0, 1] * 4
