@@ -173,7 +173,7 @@ def _cut_groups(
     model: nn.Module, image_size: int, ratio: float, round_to: int, importance: Importance, kept: tuple[str, ...]
 ) -> None:
     """Choose the channels of every group first, on the uncut weights, then cut."""
-    tp = require("torch_pruning", extra="prune")
+    tp = require("torch_pruning", extra="all")
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
     with warnings.catch_warnings():

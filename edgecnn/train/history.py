@@ -41,7 +41,7 @@ def draw_curves(path: Path, rows: Sequence[Row]) -> bool:
     """Loss and accuracy over the epochs as a PNG; False where matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return False
-    figure_module = require("matplotlib.figure", extra="report")
+    figure_module = require("matplotlib.figure", extra="plots")
     figure = figure_module.Figure(figsize=(9, 3.6), layout="constrained")
     loss, top1 = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
