@@ -22,6 +22,7 @@ check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit/test_layers.py
+	$(BIN)/python benchmarks/tables.py --check
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build --wheel

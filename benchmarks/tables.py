@@ -6,13 +6,14 @@ python benchmarks/tables.py --check    # exit 1 when README does not say what th
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from figures import load
+from figures import RESULTS, load
 
 README = Path(__file__).parent.parent / "README.md"
 STAGES = ("float", "int8", "pruned30", "pruned30_int8")
@@ -66,7 +67,27 @@ def ratio_table(figures: dict[str, Any]) -> list[str]:
     return rows
 
 
+def quickstart_table(figures: dict[str, Any]) -> list[str]:
+    """The rows that ``make quickstart`` left in its report.json."""
+    rows = ["| bundle | precision | runtime | top-1 % | ms | kB | status |", "|---|---|---|---|---|---|---|"]
+    result = json.loads((RESULTS / "quickstart.json").read_text())["result"]
+    for row in result["rows"]:
+        cells = (
+            row["bundle"],
+            row["precision"],
+            row["runtime"],
+            f"{100 * row['top1']:.2f} ({100 * row['top1_low']:.1f}–{100 * row['top1_high']:.1f})",
+            f"{row['latency_ms']:.3g} ({row['latency_low']:.3g}–{row['latency_high']:.3g})",
+            f"{row['size_bytes'] / 1000:.0f}",
+            row["status"],
+        )
+        rows.append("| " + " | ".join(cells) + " |")
+    minutes = f"{figures['quickstart_minutes']['value']:.1f}"
+    return [*rows, "", f"{minutes} minutes from the clone to the report, the installation of the environment included."]
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "quickstart": quickstart_table,
     "cifar10_v2": lambda figures: accuracy_table(figures, "cifar10_v2"),
     "cifar10_v3": lambda figures: accuracy_table(figures, "cifar10_v3"),
     "flowers5_lite0": lambda figures: accuracy_table(figures, "flowers5_lite0"),
