@@ -140,10 +140,10 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
 def refuse_int8(parent: Bundle, verb: str) -> None:
     """Raise ``UsageError`` when a quantized bundle is to be compressed further."""
     if is_int8(parent):
+        origin = os.path.normpath(parent.path / str(parent.manifest.parent_path))
         raise UsageError(
             f"{parent.path} is int8 already and cannot be {verb}",
-            hint="compress the float bundle it was made from"
-            + (f": {parent.path / parent.manifest.parent_path}" if parent.manifest.parent_path else ""),
+            hint=f"compress the float bundle it was made from: {origin}",
         )
 
 
