@@ -11,7 +11,6 @@ from edgecnn.bundle import Bundle, find_bundles, open_bundle, stages
 from edgecnn.errors import UsageError
 from edgecnn.pipeline import inference
 from edgecnn.pipeline.benchmarking import Effort, benchmark_bundle, benchmark_file
-from edgecnn.pipeline.candidates import is_model_file
 from edgecnn.pipeline.compressing import refuse_int8
 from edgecnn.pipeline.context import Context
 from edgecnn.pipeline.exporting import Exported
@@ -158,6 +157,4 @@ def run(recipe: str | Path, run: str | Path, *, data: str | None = None, overrid
     run_recipe(Context(Path(run), chosen.data, chosen.data_seed), chosen.resolved(stages(Path(run))))
 
 
-__all__ = [
-    "benchmark", "compress", "evaluate", "export", "is_model_file", "predict", "report", "run", "train", "verify",
-]  # fmt: skip
+__all__ = ["benchmark", "compress", "evaluate", "export", "predict", "report", "run", "train", "verify"]

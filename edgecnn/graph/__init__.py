@@ -4,8 +4,7 @@ The int8 numbers of a network have to be decided once and mean the same in every
 
 1. *Mend the renderers of PyTorch's PT2E graph.* Its quantize-dequantize graph exists before any format does. But the
    XNNPACK quantizer observes convolutions before their activation, and neither exporter keeps the graph integer:
-   through the ONNX exporter 15 of 52 convolutions of a MobileNetV2 stayed in float, through litert-torch 22
-   conversion islands appeared.
+   some convolutions stay in float in ONNX Runtime, and islands of quantize and dequantize appear in TFLite.
 2. *Hand the numbers to each format's own quantizer as overrides* (ONNX Runtime's ``TensorQuantOverrides``,
    ai-edge-quantizer's calibration result). Both runtimes then agree, and the graph has the shape that its runtime
    likes. But tensors have to be matched between formats by probing, each quantizer still decides what to quantize and

@@ -74,10 +74,6 @@ class GraphBuilder:
             if name == old:
                 self._names[source] = new
 
-    def is_tensor(self, value: object) -> bool:
-        """Whether ``value`` is an activation (not a number, not a parameter)."""
-        return isinstance(value, torch.fx.Node) and value in self._names
-
     def tensor(self, value: object) -> str:
         """The name of our tensor for a value of the torch graph."""
         if isinstance(value, torch.fx.Node) and value in self._names:

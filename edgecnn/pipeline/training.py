@@ -57,10 +57,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
     if step.pretrained:
         context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
     work = work_folder(target, fingerprint)
-    p, normalized = first_preprocess(step, spec)
-    sets = {split: load_split(data, split, p) for split in Split}
-    if not normalized:
-        p = with_statistics(p, sets[Split.TRAIN], step.normalization)
+    p, sets = _load_pictures(step, spec, data)
     result = fit_watched(context, step.output, model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work)
     figures = _figures(result, model, spec, p, sets[Split.TEST])
     with bundles.create(
@@ -87,6 +84,15 @@ def train(context: Context, step: TrainStep) -> Bundle:
     shutil.rmtree(work)
     context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %")
     return bundles.open_bundle(target)
+
+
+def _load_pictures(
+    step: TrainStep, spec: zoo.ModelSpec, data: ImageSet
+) -> tuple[Preprocess, dict[Split, ImageTensors]]:
+    """All splits, and the preprocessing with the mean and std that training uses."""
+    p, normalized = first_preprocess(step, spec)
+    sets = {split: load_split(data, split, p) for split in Split}
+    return (p if normalized else with_statistics(p, sets[Split.TRAIN], step.normalization)), sets
 
 
 def finished(context: Context, target: Path, fingerprint: str) -> Bundle | None:
