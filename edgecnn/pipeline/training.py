@@ -16,6 +16,7 @@ from edgecnn import recipe as recipes
 from edgecnn.bundle import Bundle
 from edgecnn.catalog import model_row
 from edgecnn.data import preprocess
+from edgecnn.data.items import ImageSet
 from edgecnn.data.source import split_ids
 from edgecnn.data.tensors import ImageTensors, count_levels, load_split, stats_of_levels
 from edgecnn.measure.accuracy import accuracy
