@@ -23,6 +23,7 @@ from edgecnn.train import checkpoint, history
 from edgecnn.train.allocator import keep_freed_memory
 from edgecnn.train.augment import augment, shrink
 from edgecnn.train.config import TrainConfig
+from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
 from edgecnn.train.optimizer import make_optimizer
 from edgecnn.train.precision import autocast, choose_precision
@@ -102,7 +103,8 @@ def fit(
         identity = _identity(model, train, val, p, config)
         run.resume_or_prepare(workdir / LAST, identity)
         while run.progress.epoch < config.epochs and not run.out_of_patience():
-            row = run.one_epoch(on_step)
+            with fast_depthwise(run.model, run.device):
+                row = run.one_epoch(on_step)
             logits = predict_logits(run.evaluated(), val.images, p)
             loss, top1 = loss_and_top1(logits, val.labels)
             row |= {"val_loss": loss, "val_top1": top1, "seconds": row["seconds"] + run.lap()}
