@@ -56,6 +56,7 @@ MODELS: dict[str, ModelRow] = {
         "edgecnn.models.mobilenet_v3:mobilenet_v3_large", "Howard 2019, arXiv:1905.02244", 224
     ),
     "resnet8": ModelRow("edgecnn.models.resnet8:resnet8", "Banbury 2021 (MLPerf Tiny), arXiv:2106.07597", 32),
+    "resnet9": ModelRow("edgecnn.models.resnet9:resnet9", "Jordan 2024, arXiv:2404.00498", 32),
 }
 
 FORMATS: dict[Format, FormatRow] = {

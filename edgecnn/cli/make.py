@@ -17,7 +17,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Moved = Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the bundle's pictures are now.")]
 TRAIN_SET = "Any other setting of training: --set cutout=8 --set ema=0.99; --dry-run shows them all."
 STEP_SET = "Change a setting of the recipe: --set steps.0.epochs=5; --dry-run shows them all."
-MODEL = "mobilenet_v2, mobilenet_v3_small, mobilenet_v3_large, resnet8 or timm:NAME."
+MODEL = "mobilenet_v2, mobilenet_v3_small, mobilenet_v3_large, resnet8, resnet9 or timm:NAME."
 
 
 def train(

@@ -32,6 +32,7 @@ PUBLISHED = {
     "mobilenet_v3_large": (1000, 224, 5_483_032, 219e6, 0.02),
     # The Keras reference prints 78,666: it counts the 480 running statistics of batch norm too.
     "resnet8": (10, 32, 78_666 - 480, 12.5e6, 0.01),
+    "resnet9": (10, 32, 1_978_026, 151.9e6, 0.001),
 }
 
 FRESH_PROCESS = """
