@@ -64,19 +64,26 @@ def inspect(
 def check(
     folder: Annotated[str, typer.Argument(help="A folder of pictures.")],
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    max_distance: Annotated[
+        int | None, typer.Option(min=0, max=16, help="Near copies differ in at most so many of 64 bits; default 6.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with bars and the pictures found twice.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 3 if a picture is in two splits.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """Open a folder as training would: report every problem, or the classes and counts of each split."""
-    from edgecnn.pipeline.context import opened
+    """Open a folder as training would: every problem, or counts, sizes, duplicates and leaks between splits."""
+    from edgecnn.data.duplicates import MAX_DISTANCE
+    from edgecnn.pipeline.data_checking import check_data, require_no_leaks, write_page
 
-    data = opened(folder, seed)
-    for note in data.notes:
-        print(note)
-    for split, items in data.splits.items():
-        counts = [sum(item.label == index for item in items) for index in range(len(data.labels))]
-        print(
-            f"{split}: {len(items)} pictures; "
-            + ", ".join(f"{n} {c}" for n, c in zip(data.labels, counts, strict=True))
-        )
+    found = check_data(folder, seed, MAX_DISTANCE if max_distance is None else max_distance)
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1))
+    else:
+        print("\n".join(found.lines()))
+    if html is not None:
+        write_page(found, html)
+    if strict:
+        require_no_leaks(found)
 
 
 def recipes() -> None:

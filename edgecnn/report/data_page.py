@@ -1,0 +1,158 @@
+"""One self-contained HTML page about a data set: counts, sizes, and the pictures that are in it more than once."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgecnn.report.markup import Markup, element, join, text
+from edgecnn.report.rows import write_whole
+
+# Belt and braces, as in html.py: everything is inside the page, and the browser is told to fetch nothing.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_STYLE = """
+.bar { display: block; height: 12px; border-radius: 3px; background: var(--accent); }
+.bars td:last-child { width: 60%; }
+.twins { display: flex; flex-wrap: wrap; gap: 14px; margin: 0 0 18px; }
+.twins figure { margin: 0; width: 132px; font-size: 11.5px; overflow-wrap: anywhere; }
+.twins img { display: block; margin: 0 0 4px; min-width: 48px; image-rendering: auto; }
+"""
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """One picture of a group: its id, split and class, width and height in pixels, and a small JPEG of it."""
+
+    id: str
+    split: str
+    label: str
+    size: tuple[int, int]
+    jpeg: bytes
+
+
+@dataclass(frozen=True)
+class Twins:
+    """One group of pictures that are the same; ``left_out`` more are in it than are shown."""
+
+    title: str
+    leak: bool
+    pictures: Sequence[Thumbnail]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class DataPage:
+    """All that the page shows.
+
+    ``counts`` are pictures by split and class (in the order of ``labels``), ``sizes`` are (name, pictures);
+    ``left_out`` more groups were found than are shown.
+    """
+
+    name: str
+    facts: Sequence[tuple[str, str]]
+    notes: Sequence[str]
+    labels: Sequence[str]
+    counts: Mapping[str, Sequence[int]]
+    sizes: Sequence[tuple[str, int]]
+    twins: Sequence[Twins]
+    left_out: int = 0
+
+
+def write_data_page(path: Path, page: DataPage) -> None:
+    """Write the page to ``path``, whole or not at all. Raises ``OSError`` if it cannot be written."""
+    write_whole(path, render(page))
+
+
+def render(page: DataPage) -> str:
+    """Return the page as text. Nothing in it refers to anything outside it."""
+    title = f"Data check: {page.name}"
+    tiles = [
+        element("div", element("dt", name), element("dd", value, class_="figure"), class_="tile")
+        for name, value in page.facts
+    ]
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8") + _STYLE)),
+    )
+    body = element(
+        "body",
+        element("header", element("h1", title), element("dl", *tiles, class_="tiles")),
+        element(
+            "main",
+            _section("notes", "Findings", element("ul", *(element("li", note) for note in page.notes))),
+            _section("counts", "Pictures by class and split", _counts(page)),
+            _section("sizes", "Sizes in pixels", _bars(page.sizes, "Size (one number: short side)")),
+            _section("twins", "Pictures that are there more than once", _groups(page)),
+        ),
+        element("footer", element("p", "Written by edgecnn. This page is one file and fetches nothing.")),
+    )
+    return "<!DOCTYPE html>\n" + element("html", head, body, lang="en") + "\n"
+
+
+def _section(name: str, title: str, content: Markup) -> Markup:
+    heading = element("h2", title, id=f"{name}-heading")
+    return element("section", heading, content, id=name, aria_labelledby=f"{name}-heading")
+
+
+def _counts(page: DataPage) -> Markup:
+    parts = []
+    for split, row in page.counts.items():
+        parts.append(element("h3", f"{split}: {sum(row)}"))
+        parts.append(_bars(list(zip(page.labels, row, strict=True)), "Class"))
+    return join(*parts)
+
+
+def _bars(rows: Sequence[tuple[str, int]], title: str) -> Markup:
+    """A table of name, count, and a bar of which the longest is as wide as its column."""
+    most = max((count for _, count in rows), default=0) or 1
+    heads = [element("th", title, scope="col"), element("th", "Pictures", class_="figure-cell", scope="col")]
+    lines = [
+        element(
+            "tr",
+            element("th", name, scope="row"),
+            element("td", str(count), class_="figure-cell"),
+            element("td", element("span", class_="bar", style=f"width: {100 * count / most:.1f}%")),
+        )
+        for name, count in rows
+    ]
+    head = element("thead", element("tr", *heads, element("td", aria_hidden="true")))
+    return element("div", element("table", head, element("tbody", *lines), class_="bars"), class_="scroll")
+
+
+def _groups(page: DataPage) -> Markup:
+    if not page.twins:
+        return element("p", "None was found.")
+    parts = [_group(twins) for twins in page.twins]
+    if page.left_out:
+        parts.append(element("p", f"{page.left_out} groups more are not shown; --json lists them all.", class_="soft"))
+    return join(*parts)
+
+
+def _group(twins: Twins) -> Markup:
+    badge = element("span", "in two splits or more", class_="badge bad") if twins.leak else None
+    pictures = [
+        element(
+            "figure",
+            _image(each),
+            element(
+                "figcaption",
+                element("strong", each.split),
+                f", {each.label}, {each.size[0]} x {each.size[1]}: {each.id}",
+            ),
+        )
+        for each in twins.pictures
+    ]
+    more = element("p", f"and {twins.left_out} more", class_="soft") if twins.left_out else None
+    return join(element("h3", twins.title, " ", badge), element("div", *pictures, more, class_="twins"))
+
+
+def _image(each: Thumbnail) -> Markup:
+    """An image element (which has no end tag) with the picture itself inside."""
+    content = base64.b64encode(each.jpeg).decode("ascii")
+    return Markup(f'<img alt="{text(each.id)}" src="data:image/jpeg;base64,{content}">')
