@@ -43,6 +43,17 @@ class Training(Settings):
     crop_scale: Annotated[float, Field(gt=0, le=1)] | None = None
     jitter: Share = 0.0
     cutout: Annotated[int, Field(ge=0)] = 0
+    flip_vertical: bool = False
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    zoom: Share = 0.0
+    shear: Annotated[float, Field(ge=0, le=60)] = 0.0
+    fill: Literal["reflect", "nearest", "constant"] = "reflect"
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    channel_shift: Annotated[float, Field(ge=0, le=255)] = 0.0
+    noise: Annotated[float, Field(ge=0, le=255)] = 0.0
+    blur: Annotated[float, Field(ge=0, le=1)] = 0.0
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    trivial: bool = False
     low_size: Positive | None = None
     low_epochs: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import typer
 
-from edgecnn.cli import compare, look, make
+from edgecnn.cli import compare, look, make, preview
 from edgecnn.errors import EdgecnnError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ VERBS: tuple[Callable[..., None], ...] = (
 )
 for verb in VERBS:
     app.command()(verb)
+look.data_app.command()(preview.preview)
 app.add_typer(look.data_app, name="data")
 
 

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgecnn.spec import Preprocess
+from edgecnn.train.augment_color import add_noise, random_blur, random_erase, shift_channels, shift_hue
+from edgecnn.train.augment_geometry import flip_vertical, random_affine
+from edgecnn.train.augment_trivial import trivial_augment
 from edgecnn.train.config import TrainConfig
 
 # Aspect ratios of random resized crops; the usual 3/4 to 4/3 (Szegedy et al., arXiv:1409.4842, section 6).
@@ -30,14 +33,34 @@ def standardize(pixels: Tensor, p: Preprocess) -> Tensor:
 
 
 def augment(images: Tensor, config: TrainConfig, p: Preprocess, generator: torch.Generator) -> Tensor:
-    """Augmented and normalized: (N, H, W, 3) uint8 -> (N, 3, H, W) float32. ``generator`` is on the CPU."""
+    """Augmented and normalized: (N, H, W, 3) uint8 -> (N, 3, H, W) float32. ``generator`` is on the CPU.
+
+    An operation that is off draws no random number, so that adding one leaves trainings without it as they were.
+    """
     if config.flip or config.shift:
         images = flip_and_shift(images, config.flip, config.shift, generator)
+    if config.flip_vertical:
+        images = flip_vertical(images, generator)
     pixels = images.permute(0, 3, 1, 2).float()
+    mean = [255 * level for level in p.mean]
+    if config.rotate or config.zoom or config.shear:
+        pixels = random_affine(pixels, config.rotate, config.zoom, config.shear, generator, config.fill, mean)
     if config.crop_scale is not None:
         pixels = random_resized_crop(pixels, config.crop_scale, generator)
     if config.jitter:
         pixels = color_jitter(pixels, config.jitter, generator)
+    if config.hue:
+        pixels = shift_hue(pixels, config.hue, generator)
+    if config.channel_shift:
+        pixels = shift_channels(pixels, config.channel_shift, generator)
+    if config.trivial:
+        pixels = trivial_augment(pixels, generator, config.fill, mean)
+    if config.blur:
+        pixels = random_blur(pixels, config.blur, generator)
+    if config.noise:
+        pixels = add_noise(pixels, config.noise, generator)
+    if config.erase:
+        pixels = random_erase(pixels, config.erase, generator)
     batch = standardize(pixels, p)
     return cutout(batch, config.cutout, generator) if config.cutout else batch
 

@@ -12,6 +12,7 @@ from edgecnn.errors import UsageError
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
+FILLS = ("reflect", "nearest", "constant")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,19 @@ class TrainConfig:
         crop_scale: smallest area of a random resized crop, as a fraction of the picture; ``None``: no such crop.
         jitter: brightness, contrast and saturation are each changed by a factor from 1 - jitter to 1 + jitter.
         cutout: side, in pixels, of a square blanked at a random place (DeVries and Taylor, arXiv:1708.04552); 0: none.
+        flip_vertical: mirror up and down with probability 1/2.
+        rotate: turn by up to so many degrees, either way.
+        zoom: scale by a factor from 1 - zoom to 1 + zoom.
+        shear: shear by up to so many degrees, either way.
+        fill: what comes into view beyond the border: ``reflect`` (the picture mirrored), ``nearest`` (its border pixels
+            repeated) or ``constant`` (the mean colour of the normalization).
+        hue: turn the colours by up to this fraction of the colour circle, either way.
+        channel_shift: add up to so many of 255 levels to each channel, either way.
+        noise: standard deviation, in 255 levels, of Gaussian noise.
+        blur: probability of a Gaussian blur (Chen et al., arXiv:2002.05709).
+        erase: probability of random erasing (Zhong et al., arXiv:1708.04896).
+        trivial: one random operation at random strength per picture, TrivialAugment (Müller and Hutter,
+            arXiv:2103.10158).
         low_size: picture side, in pixels, during the first ``low_epochs`` epochs: cheaper steps while the weights are
             still coarse (progressive resizing). ``None``: full size throughout.
         low_epochs: see ``low_size``.
@@ -58,6 +72,17 @@ class TrainConfig:
     crop_scale: float | None = None
     jitter: float = 0.0
     cutout: int = 0
+    flip_vertical: bool = False
+    rotate: float = 0.0
+    zoom: float = 0.0
+    shear: float = 0.0
+    fill: str = "reflect"
+    hue: float = 0.0
+    channel_shift: float = 0.0
+    noise: float = 0.0
+    blur: float = 0.0
+    erase: float = 0.0
+    trivial: bool = False
     low_size: int | None = None
     low_epochs: int = 0
     precision: str = "auto"
@@ -74,7 +99,8 @@ class TrainConfig:
                 "these training settings cannot work: "
                 + ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong),
                 hint="counts and rates are positive, probabilities and decays below 1; "
-                f"optimizer: {'|'.join(OPTIMIZERS)}, precision: {'|'.join(PRECISIONS)}, device: {'|'.join(DEVICES)}",
+                f"optimizer: {'|'.join(OPTIMIZERS)}, precision: {'|'.join(PRECISIONS)}, device: {'|'.join(DEVICES)}, "
+                f"fill: {'|'.join(FILLS)}; rotate is at most 180, shear 60, hue 0.5, noise and channel_shift 255",
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,6 +138,15 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
         "crop_scale": c.crop_scale is None or 0 < c.crop_scale <= 1,
         "jitter": 0 <= c.jitter < 1,
         "cutout": c.cutout >= 0,
+        "rotate": 0 <= c.rotate <= 180,
+        "zoom": 0 <= c.zoom < 1,
+        "shear": 0 <= c.shear <= 60,
+        "fill": c.fill in FILLS,
+        "hue": 0 <= c.hue <= 0.5,
+        "channel_shift": 0 <= c.channel_shift <= 255,
+        "noise": 0 <= c.noise <= 255,
+        "blur": 0 <= c.blur <= 1,
+        "erase": 0 <= c.erase <= 1,
         "low_size": c.low_size is None or c.low_size >= 1,
         "low_epochs": c.low_epochs >= 0,
         "precision": c.precision in PRECISIONS,

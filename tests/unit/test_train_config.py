@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from edgecnn.errors import UsageError
+from edgecnn.steps import Training
 from edgecnn.train.config import TrainConfig
 
 
@@ -28,3 +31,37 @@ def test_a_misspelt_setting_is_told_the_closest_one() -> None:
 def test_epochs_must_be_given() -> None:
     with pytest.raises(UsageError, match="epochs"):
         TrainConfig.from_dict({"lr": 0.1})
+
+
+AUGMENTATION = ("flip_vertical", "rotate", "zoom", "shear", "fill", "hue", "channel_shift", "noise", "blur", "erase")
+
+
+@pytest.mark.parametrize("name", [*AUGMENTATION, "trivial"])
+def test_augmentation_is_off_by_default_in_recipes_and_in_the_loop_alike(name: str) -> None:
+    value = getattr(TrainConfig(epochs=1), name)
+    assert value == getattr(Training(), name)
+    assert not value or value == "reflect"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rotate", -1.0),
+        ("rotate", 181.0),
+        ("zoom", 1.0),
+        ("zoom", float("nan")),
+        ("shear", 61.0),
+        ("fill", "mirror"),
+        ("hue", 0.6),
+        ("channel_shift", 256.0),
+        ("noise", -0.1),
+        ("noise", 256.0),
+        ("blur", 1.1),
+        ("erase", -0.1),
+    ],
+)
+def test_impossible_augmentation_is_refused_in_recipes_and_in_the_loop_alike(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"{name}="):
+        TrainConfig(epochs=1, **{name: value})
+    with pytest.raises(ValidationError, match=name):
+        Training(**{name: value})
