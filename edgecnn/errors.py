@@ -7,9 +7,11 @@ EdgecnnError                exit 2
 |-- ModelError              exit 2   an unknown model, weights that do not match, a layer with no counterpart
 |-- MissingPackageError     exit 2   an optional package is not installed
 |-- RuntimeFailure          exit 2   an engine refused or broke
+|-- WriteError              exit 2   a file could not be written: the disk is full, the folder read-only
 |-- GateError               exit 3   parity or accuracy missed its threshold
 |-- DeviceError             exit 4   a device cannot be reached
-`-- InconclusiveError       exit 5   the measurement did not settle
+|-- InconclusiveError       exit 5   the measurement did not settle
+`-- StoppedError            exit 143 SIGTERM asked a training to end; it goes on when run again
 """
 
 from __future__ import annotations
@@ -56,6 +58,10 @@ class RuntimeFailure(EdgecnnError):
     """An engine refused a file or broke while running it."""
 
 
+class WriteError(EdgecnnError):
+    """A file that could not be written; what was there before is still there."""
+
+
 class GateError(EdgecnnError):
     """Parity or accuracy missed its threshold."""
 
@@ -72,3 +78,10 @@ class InconclusiveError(EdgecnnError):
     """The measurement did not settle within its budget."""
 
     exit_code = 5
+
+
+class StoppedError(EdgecnnError):
+    """A training was asked to end by SIGTERM and did so between two steps. Not a mistake: there is nothing to cure."""
+
+    exit_code = 143
+    """128 + 15, what a shell reports for a process that SIGTERM ended."""

@@ -54,8 +54,14 @@ class Training(Settings):
     blur: Annotated[float, Field(ge=0, le=1)] = 0.0
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     trivial: bool = False
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
     low_size: Positive | None = None
     low_epochs: Annotated[int, Field(ge=0)] = 0
+    loss: Literal["ce", "focal", "bce"] = "ce"
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    balance: bool = False
+    clip_norm: Rate | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     patience: Positive | None = None
 
@@ -76,6 +82,10 @@ class TrainStep(Training):
     image_size: Positive | None = None
     pretrained: str | None = None
     normalization: Literal["auto", "uniform", "per_channel"] = "auto"
+    teacher: str | None = None
+    distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
+    temperature: Rate = 4.0
+    views: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
     device: str = "auto"
     threads: Positive | None = None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import typer
 
 from edgecnn.cli import compare, look, make, preview
-from edgecnn.errors import EdgecnnError
+from edgecnn.errors import EdgecnnError, StoppedError
 
 app = typer.Typer(
     name="edgecnn",
@@ -46,6 +46,9 @@ def main() -> None:
     """Run the command line; errors that a user can cure are told in words and give their exit code."""
     try:
         app()
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
     except EdgecnnError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecnn import catalog
+
 if TYPE_CHECKING:
     from edgecnn.steps import Training
 
@@ -17,7 +19,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Moved = Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the bundle's pictures are now.")]
 TRAIN_SET = "Any other setting of training: --set cutout=8 --set ema=0.99; --dry-run shows them all."
 STEP_SET = "Change a setting of the recipe: --set steps.0.epochs=5; --dry-run shows them all."
-MODEL = "mobilenet_v2, mobilenet_v3_small, mobilenet_v3_large, resnet8, resnet9 or timm:NAME."
+MODEL = f"{', '.join(catalog.MODELS)} or timm:NAME."
 
 
 def train(
@@ -30,6 +32,7 @@ def train(
     pretrained: Annotated[
         str | None, typer.Option(help="Start from: timm, pip:efficientnet-lite0, or a .safetensors or .pth file.")
     ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Learn the logits of this bundle too, or of timm:NAME.")] = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Pictures per step.")] = 128,
     optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.1,

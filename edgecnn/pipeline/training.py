@@ -21,11 +21,13 @@ from edgecnn.data.source import split_ids
 from edgecnn.data.tensors import ImageTensors, count_levels, load_split, stats_of_levels
 from edgecnn.measure.accuracy import accuracy
 from edgecnn.models import layers, pretrained, zoo
+from edgecnn.pipeline import diagnosing, teaching
 from edgecnn.pipeline.context import SPLITS, Context, describe_data, opened
 from edgecnn.pipeline.loading import WEIGHTS, save_golden
 from edgecnn.spec import Precision, Preprocess, Split
 from edgecnn.steps import Settings, Training, TrainStep
 from edgecnn.train.config import TrainConfig
+from edgecnn.train.distill import Teacher
 from edgecnn.train.evaluate import predict_logits
 from edgecnn.train.loop import TrainResult, fit
 
@@ -42,6 +44,9 @@ def train(context: Context, step: TrainStep) -> Bundle:
     source = context.data or "digits"
     data = opened(source, context.data_seed)
     config = identity(step)
+    teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
+    if teacher is not None:
+        config["teacher"] = teacher.identity
     facts = describe_data(data, source, context.data_seed)
     fingerprint = bundles.fingerprint(None, "train", {**config, "data": data.digest})
     target = context.run / step.output
@@ -59,7 +64,10 @@ def train(context: Context, step: TrainStep) -> Bundle:
         context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
     work = work_folder(target, fingerprint)
     p, sets = _load_pictures(step, spec, data)
-    result = fit_watched(context, step.output, model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work)
+    taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
+    result = fit_watched(
+        context, step.output, model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work, teacher=taught_by
+    )
     figures = _figures(result, model, spec, p, sets[Split.TEST])
     with bundles.create(
         target,
@@ -84,6 +92,8 @@ def train(context: Context, step: TrainStep) -> Bundle:
         save_golden(draft, lambda images: predict_logits(model, images, p), *keep)
     shutil.rmtree(work)
     context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %")
+    for finding in diagnosing.findings(result.history, step.model_dump(), model, sets[Split.VAL], p, data.labels):
+        context.tell(f"finding: {finding}")
     return bundles.open_bundle(target)
 
 
@@ -114,11 +124,23 @@ def fit_watched(
     p: Preprocess,
     settings: TrainConfig,
     work: Path,
+    teacher: Teacher | None = None,
 ) -> TrainResult:
     """Train in place, with checkpoints in ``work``, while the context's watcher is told how it goes on."""
     watcher = context.watch(stage, settings.epochs)
     try:
-        return fit(model, training, val, p, settings, work, on_epoch=watcher.on_epoch, on_step=watcher.on_step)
+        return fit(
+            model,
+            training,
+            val,
+            p,
+            settings,
+            work,
+            teacher=teacher,
+            on_epoch=watcher.on_epoch,
+            on_step=watcher.on_step,
+            tell=context.tell,
+        )
     finally:
         watcher.close()
 

@@ -6,7 +6,9 @@ Decisions of this folder:
   (``augment.py``). There are no worker processes.
 * All randomness of an epoch comes from ``(seed, epoch)``: order, augmentation, dropout. No generator state has to be
   stored, and a run that was killed ends with the same weights, bit for bit, as one that was not (``loop.py``).
-* A checkpoint is one safetensors file, replaced atomically, with its JSON inside the header (``checkpoint.py``).
+* A checkpoint is one safetensors file, replaced atomically, with its JSON inside the header (``checkpoint.py``). The
+  last two are kept. SIGTERM, a full disk and a loss that is no number end a training with a sentence that says what is
+  left, and with both of them whole (``stopping.py``, ``disk.py``).
 * What is evaluated, kept as best and returned are the averaged weights when ``ema`` is set.
 * The loop draws nothing: it calls ``on_epoch`` with the row it also writes to ``history.csv``.
 """

@@ -7,8 +7,7 @@ and no pickle is involved.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,26 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgecnn.errors import BundleError
+from edgecnn.train import disk
 
 STATE = "state"
 
+Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors and JSON state."""
 
-def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write tensors and JSON state; after a crash at any moment ``path`` holds either the old or the new checkpoint."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, previous: Path | None = None) -> None:
+    """Write tensors and JSON state; the checkpoint that was at ``path`` becomes ``previous``, when that is given.
+
+    After a crash at any moment the old or the new checkpoint is there, whole: at ``path``, or, between the two
+    renamings, the old one as ``previous``. Raises WriteError, with both as they were, when there is no room.
+    """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(plain, temporary, metadata={STATE: json.dumps(state)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with disk.replacing(path, previous) as temporary:
+        save_file(plain, temporary, metadata={STATE: json.dumps(state)})
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: Path) -> Checkpoint:
     """Tensors (on the CPU) and JSON state of a checkpoint. Raises BundleError if it is damaged."""
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -41,8 +45,30 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, json.loads(metadata[STATE])
     except (SafetensorError, KeyError, ValueError) as error:
         raise BundleError(
-            f"{path} is not a usable checkpoint: {error}", hint="delete it to start training again"
+            f"{path} is not a usable checkpoint: {error}", hint=f"delete {path.parent} to start training again"
         ) from error
+
+
+def read_newest(last: Path, previous: Path, tell: Callable[[str], None]) -> Checkpoint | None:
+    """What ``read`` gives for ``last`` or, told in words, for ``previous`` when that one cannot be used.
+
+    None when there is neither. Raises BundleError when nothing that is there can be used.
+    """
+    if not previous.is_file():
+        return read(last) if last.is_file() else None
+    try:
+        if last.is_file():
+            return read(last)
+        trouble = f"{last} is missing"
+    except BundleError as error:
+        trouble = error.message
+    try:
+        found = read(previous)
+    except BundleError as error:
+        raise BundleError(f"{trouble}; {error.message}", hint=error.hint) from error
+    last.unlink(missing_ok=True)  # or it would become the previous one and push the whole one out
+    tell(f"{trouble}; going on from {previous.name}, the checkpoint of the epoch before")
+    return found
 
 
 def model_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:

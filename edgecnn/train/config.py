@@ -12,6 +12,7 @@ from edgecnn.errors import UsageError
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
+LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
 
 
@@ -47,9 +48,19 @@ class TrainConfig:
         erase: probability of random erasing (Zhong et al., arXiv:1708.04896).
         trivial: one random operation at random strength per picture, TrivialAugment (Müller and Hutter,
             arXiv:2103.10158).
+        mixup: alpha of the Beta distribution that mixup draws its shares from (arXiv:1710.09412); 0: none.
+        cutmix: the same for CutMix (arXiv:1905.04899); with both, each batch takes one of them.
+        views: the augmentation of the pictures repeats after so many epochs, so that a teacher's logits can be kept;
+            0: every epoch is augmented anew.
         low_size: picture side, in pixels, during the first ``low_epochs`` epochs: cheaper steps while the weights are
             still coarse (progressive resizing). ``None``: full size throughout.
         low_epochs: see ``low_size``.
+        loss: ``ce``, ``focal`` or ``bce``, see ``losses.label_loss``.
+        focal_gamma: how much the focal loss turns away from what is right already.
+        balance: weight each class by the inverse of how often it occurs.
+        distill_weight: share of the loss against the teacher's logits, where there is a teacher.
+        temperature: softens both before they are compared (``losses.distillation_loss``).
+        clip_norm: gradients longer than this, over all weights, are scaled down to it; ``None``: never.
         precision: ``bf16`` runs under autocast; ``auto`` takes it where a few timed steps show that it is faster.
         patience: stop after so many epochs without a better validation accuracy; ``None``: never.
         seed: decides order, augmentation and dropout.
@@ -83,8 +94,17 @@ class TrainConfig:
     blur: float = 0.0
     erase: float = 0.0
     trivial: bool = False
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    views: int = 0
     low_size: int | None = None
     low_epochs: int = 0
+    loss: str = "ce"
+    focal_gamma: float = 2.0
+    balance: bool = False
+    distill_weight: float = 0.9
+    temperature: float = 4.0
+    clip_norm: float | None = None
     precision: str = "auto"
     patience: int | None = None
     seed: int = 0
@@ -100,7 +120,8 @@ class TrainConfig:
                 + ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong),
                 hint="counts and rates are positive, probabilities and decays below 1; "
                 f"optimizer: {'|'.join(OPTIMIZERS)}, precision: {'|'.join(PRECISIONS)}, device: {'|'.join(DEVICES)}, "
-                f"fill: {'|'.join(FILLS)}; rotate is at most 180, shear 60, hue 0.5, noise and channel_shift 255",
+                f"loss: {'|'.join(LOSSES)}, fill: {'|'.join(FILLS)}; "
+                "rotate is at most 180, shear 60, hue 0.5, noise and channel_shift 255",
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,6 +168,14 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
         "noise": 0 <= c.noise <= 255,
         "blur": 0 <= c.blur <= 1,
         "erase": 0 <= c.erase <= 1,
+        "mixup": c.mixup >= 0,
+        "cutmix": c.cutmix >= 0,
+        "views": c.views >= 0,
+        "loss": c.loss in LOSSES,
+        "focal_gamma": c.focal_gamma >= 0,
+        "distill_weight": 0 <= c.distill_weight <= 1,
+        "temperature": c.temperature > 0,
+        "clip_norm": c.clip_norm is None or c.clip_norm > 0,
         "low_size": c.low_size is None or c.low_size >= 1,
         "low_epochs": c.low_epochs >= 0,
         "precision": c.precision in PRECISIONS,

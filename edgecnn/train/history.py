@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from edgecnn.catalog import require
+from edgecnn.train import disk
 
 COLUMNS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "images_per_second", "seconds")
 Row = dict[str, Any]
@@ -27,18 +28,17 @@ def format_epoch(row: Row, epochs: int) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """The whole history, one line per epoch, replaced atomically."""
+    """The whole history, one line per epoch, replaced atomically. Raises WriteError."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
-    temporary.replace(path)
+    with disk.replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
 def draw_curves(path: Path, rows: Sequence[Row]) -> bool:
-    """Loss and accuracy over the epochs as a PNG; False where matplotlib is not installed."""
+    """Loss and accuracy over the epochs as a PNG; False where matplotlib is not installed. Raises WriteError."""
     if importlib.util.find_spec("matplotlib") is None:
         return False
     figure_module = require("matplotlib.figure", extra="plots")
@@ -53,9 +53,8 @@ def draw_curves(path: Path, rows: Sequence[Row]) -> bool:
     for axes in (loss, top1):
         axes.grid(alpha=0.3)
         axes.legend()
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(temporary, dpi=120)
-    temporary.replace(path)
+    with disk.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
     return True
 
 
@@ -64,17 +63,19 @@ class Scalars:
 
     def __init__(self, folder: Path, next_epoch: int) -> None:
         """Go on in ``folder``; what an earlier run logged from ``next_epoch`` on no longer counts."""
+        self._folder = folder
         self._writer: Any = None
         if importlib.util.find_spec("tensorboard") is not None:
             tensorboard = require("torch.utils.tensorboard", extra="tensorboard")
             self._writer = tensorboard.SummaryWriter(str(folder), purge_step=next_epoch)
 
     def add(self, row: Row) -> None:
-        """Log one epoch."""
+        """Log one epoch. Raises WriteError."""
         if self._writer is not None:
-            for name in COLUMNS[1:]:
-                self._writer.add_scalar(name, row[name], row["epoch"])
-            self._writer.flush()
+            with disk.told(self._folder):
+                for name in COLUMNS[1:]:
+                    self._writer.add_scalar(name, row[name], row["epoch"])
+                self._writer.flush()
 
     def __enter__(self) -> Self:
         """Use as ``with Scalars(...) as scalars``."""
@@ -83,6 +84,7 @@ class Scalars:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file."""
+        """Close the file. Each epoch was flushed: a full disk has nothing to add here to the error that it caused."""
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):
+                self._writer.close()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,21 +20,25 @@ from torch import Tensor, nn
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Preprocess
-from edgecnn.train import checkpoint, history
+from edgecnn.train import checkpoint, history, stopping
 from edgecnn.train.allocator import keep_freed_memory
 from edgecnn.train.augment import augment, shrink
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.depthwise import fast_depthwise
+from edgecnn.train.distill import Teacher
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
+from edgecnn.train.losses import class_weights, distillation_loss, label_loss
+from edgecnn.train.mixing import mix
 from edgecnn.train.optimizer import make_optimizer
 from edgecnn.train.precision import autocast, choose_precision
 from edgecnn.train.schedule import WeightAverage, lr_factor
 
-LAST, BEST = "last.safetensors", "best.safetensors"
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 WEIGHTS, AVERAGE, OPTIMIZER = "model/", "average/", "optimizer/"
 
 OnEpoch = Callable[[history.Row], None]
 OnStep = Callable[[int, int, int], None]
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,16 @@ def fit(
     config: TrainConfig,
     workdir: Path,
     *,
+    teacher: Teacher | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
+    tell: Tell = warnings.warn,
 ) -> TrainResult:
     """Train ``model`` in place; when this returns it holds the weights of the epoch with the best validation accuracy.
 
-    A run that was killed goes on from ``workdir``'s last checkpoint and ends with bit-identical weights (same machine,
-    same number of threads); a finished one returns its result at once. The model comes back in eval mode, on the CPU.
+    A run that was killed goes on from ``workdir``'s last checkpoint (when that one is damaged, from the one before) and
+    ends with bit-identical weights (same machine, same number of threads); a finished one returns its result at once.
+    SIGTERM lets the current step end, and the epoch if it was its last. The model comes back in eval mode, on the CPU.
 
     Args:
         model: images (N, 3, H, W) float32 -> logits (N, K); fresh, pretrained or pruned.
@@ -86,32 +94,46 @@ def fit(
         p: the normalization that belongs to the pictures.
         config: how to train.
         workdir: for checkpoints, ``history.csv``, ``curves.png`` and ``tensorboard/``; made if missing.
+        teacher: a trained network whose logits are learned too, with ``distill_weight`` and ``temperature``.
         on_epoch: called with the history row after each epoch (``history.format_epoch`` makes a log line of it).
         on_step: called with (epoch, step, steps of the epoch), all 1-based, after each step.
+        tell: called with a line when a damaged checkpoint had to be left aside.
 
     Raises:
         DataError: no pictures, or labels the model has no logits for.
         UsageError: the loss is no longer finite, or ``workdir`` belongs to another training.
-        BundleError: a checkpoint in ``workdir`` is damaged.
+        BundleError: all checkpoints in ``workdir`` are damaged.
+        StoppedError: SIGTERM came.
+        WriteError: the disk did not take a checkpoint; the one before is as it was.
     """
     if len(train) < 2 or len(val) < 1:
         raise DataError(f"{len(train)} training and {len(val)} validation pictures", hint="give at least 2 and 1")
     workdir.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
-    with _settings(config), history.Scalars(workdir / "tensorboard", _epochs_done(workdir)) as scalars:
-        run = _Run(model, train, p, config)
+    kept = checkpoint.read_newest(workdir / LAST, workdir / PREVIOUS, tell)
+    epochs_done = len(kept[1]["history"]) if kept is not None else 0
+    with (
+        stopping.stopping_on_sigterm() as stop,
+        _settings(config),
+        history.Scalars(workdir / "tensorboard", epochs_done) as scalars,
+    ):
+        run = _Run(model, train, p, config, teacher)
         identity = _identity(model, train, val, p, config)
-        run.resume_or_prepare(workdir / LAST, identity)
+        run.resume_or_prepare(kept, workdir, identity)
+        del kept  # as large as the network and its optimizer
         while run.progress.epoch < config.epochs and not run.out_of_patience():
             with fast_depthwise(run.model, run.device):
-                row = run.one_epoch(on_step)
+                row = run.one_epoch(stop.watching(on_step))
             logits = predict_logits(run.evaluated(), val.images, p)
             loss, top1 = loss_and_top1(logits, val.labels)
+            if not math.isfinite(loss):
+                raise stopping.not_finite_validation(loss, row["epoch"], row["lr"])
             row |= {"val_loss": loss, "val_top1": top1, "seconds": row["seconds"] + run.lap()}
             run.record({name: row[name] for name in history.COLUMNS}, workdir, identity)
             scalars.add(run.progress.history[-1])
             if on_epoch is not None:
                 on_epoch(run.progress.history[-1])
+            stop.after_epoch(run.progress.epoch, config.epochs)
         tensors, _ = checkpoint.read(workdir / BEST)
         checkpoint.load_model(model, tensors, "")
         model.cpu().eval()
@@ -124,12 +146,21 @@ def fit(
 class _Run:
     """One training: model, optimizer, average and progress, and what an epoch does with them."""
 
-    def __init__(self, model: nn.Module, train: ImageTensors, p: Preprocess, config: TrainConfig) -> None:
-        self.config, self.p = config, p
+    def __init__(
+        self, model: nn.Module, train: ImageTensors, p: Preprocess, config: TrainConfig, teacher: Teacher | None
+    ) -> None:
+        self.config, self.p, self.teacher = config, p, teacher
         self.device = torch.device(pick_device(config.device))
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.ids = train.ids
         self.images = torch.from_numpy(train.images)
         self.labels = torch.from_numpy(train.labels)
+        blank = torch.zeros(1, 3, *self.images.shape[1:3], device=self.device)
+        with torch.no_grad():
+            self.classes = self.model.eval()(blank).shape[1]
+        self.class_weights = class_weights(self.labels, self.classes).to(self.device) if config.balance else None
+        if teacher is not None:
+            teacher.to(self.device)
         self.optimizer = make_optimizer(model, config)
         self.average = WeightAverage(model, config.ema) if config.ema is not None else None
         self.batch_size = min(config.batch_size, len(train))
@@ -137,13 +168,13 @@ class _Run:
         self.progress = _Progress(config.precision, [])
         self._since = time.perf_counter()
 
-    def resume_or_prepare(self, last: Path, identity: str) -> None:
-        """Load the last checkpoint if there is one; else check model against labels and choose the precision."""
-        if last.is_file():
-            tensors, state = checkpoint.read(last)
+    def resume_or_prepare(self, kept: checkpoint.Checkpoint | None, workdir: Path, identity: str) -> None:
+        """Load the checkpoint if there is one; else check model against labels and choose the precision."""
+        if kept is not None:
+            tensors, state = kept
             if state.pop("identity") != identity:
                 raise UsageError(
-                    f"{last.parent} holds a training with other pictures, another model or other settings",
+                    f"{workdir} holds a training with other pictures, another model or other settings",
                     hint="use another work directory, or delete this one to start again",
                 )
             checkpoint.load_model(self.model, tensors, WEIGHTS)
@@ -153,14 +184,12 @@ class _Run:
             self.progress = _Progress(**state)
             return
         example = augment(self.images[: self.batch_size].to(self.device), self.config, self.p, self._generator(0))
-        with torch.no_grad():
-            classes = self.model.eval()(example[:1]).shape[1]
-        if int(self.labels.max()) >= classes:
+        if int(self.labels.max()) >= self.classes:
             raise DataError(
-                f"label {int(self.labels.max())} occurs, but the model has {classes} logits",
+                f"label {int(self.labels.max())} occurs, but the model has {self.classes} logits",
                 hint="build the model with as many classes as the data has",
             )
-        self.progress.precision = choose_precision(self.config.precision, self.model, example, classes)
+        self.progress.precision = choose_precision(self.config.precision, self.model, example, self.classes)
 
     def one_epoch(self, on_step: OnStep | None) -> history.Row:
         """Train on every picture once (but an incomplete last batch); the epoch's row without the validation part."""
@@ -176,10 +205,8 @@ class _Run:
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             loss, hits = self._step(chosen, taken, generator)
             if not math.isfinite(loss):
-                raise UsageError(
-                    f"the loss became {loss} in epoch {epoch + 1}, step {step + 1}, at learning rate {lr:.4g}",
-                    hint="lower the learning rate or lengthen the warm-up; if it happens at once, look at the pictures",
-                )
+                ids = [self.ids[index] for index in chosen.tolist()]
+                raise stopping.not_finite(loss, epoch + 1, step + 1, self.steps, lr, ids)
             loss_sum, correct = loss_sum + loss, correct + hits
             if on_step is not None:
                 on_step(epoch + 1, step + 1, self.steps)
@@ -193,15 +220,23 @@ class _Run:
 
     def _step(self, chosen: Tensor, taken: int, generator: torch.Generator) -> tuple[float, int]:
         """One step, after ``taken`` earlier ones, on the pictures ``chosen``; the loss and how many were right."""
-        batch = augment(self.images[chosen].to(self.device), self.config, self.p, generator)
-        if self.config.low_size is not None and taken < self.config.low_epochs * self.steps:
-            batch = shrink(batch, self.config.low_size)
+        config = self.config
+        batch = augment(self.images[chosen].to(self.device), config, self.p, generator)
         labels = self.labels[chosen].to(self.device)
+        batch, target = mix(batch, labels, self.classes, config, generator)
+        wanted = None if self.teacher is None else self._teacher_logits(batch, taken)
+        if config.low_size is not None and taken < config.low_epochs * self.steps:
+            batch = shrink(batch, config.low_size)
         with autocast(self.progress.precision, self.device):
             logits = self.model(batch).float()
-        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        loss = label_loss(logits, target, config, self.class_weights)
+        if wanted is not None:
+            learned = distillation_loss(logits, wanted, config.temperature)
+            loss = torch.lerp(loss, learned, config.distill_weight)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        if config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model, taken)
@@ -220,7 +255,7 @@ class _Run:
         )
         if self.average is not None:
             tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
-        checkpoint.write(workdir / LAST, tensors, asdict(done) | {"identity": identity})
+        checkpoint.write(workdir / LAST, tensors, asdict(done) | {"identity": identity}, previous=workdir / PREVIOUS)
         history.write_csv(workdir / "history.csv", done.history)
 
     def evaluated(self) -> nn.Module:
@@ -244,12 +279,22 @@ class _Run:
             group["lr"] = lr
         return lr
 
+    def _teacher_logits(self, batch: Tensor, taken: int) -> Tensor:
+        """What the teacher says to the batch of step ``taken``: at full size, also where the student sees less."""
+        assert self.teacher is not None
+        epoch, step = divmod(taken, self.steps)
+        key = (epoch % self.config.views, step) if self.config.views else None
+        return self.teacher.logits(batch, self.p, self.progress.precision, key)
+
     def _generator(self, epoch: int) -> torch.Generator:
-        """The epoch's own source of randomness; torch's global one (dropout) is seeded alike."""
-        digest = hashlib.sha256(f"{self.config.seed} {epoch}".encode()).digest()
-        seed = int.from_bytes(digest[:7], "big")
-        torch.manual_seed(seed)
-        return torch.Generator().manual_seed(seed + 1)
+        """What the epoch's order and augmentation are drawn from; torch's global source (dropout) is seeded too."""
+        torch.manual_seed(_seed_of(self.config.seed, epoch))
+        view = epoch % self.config.views if self.config.views else epoch
+        return torch.Generator().manual_seed(_seed_of(self.config.seed, view) + 1)
+
+
+def _seed_of(seed: int, epoch: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7], "big")
 
 
 def pick_device(asked: str) -> str:
@@ -270,15 +315,6 @@ def _settings(config: TrainConfig) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _epochs_done(workdir: Path) -> int:
-    """Epochs of the last checkpoint in ``workdir``; 0 without one."""
-    last = workdir / LAST
-    if not last.is_file():
-        return 0
-    _, state = checkpoint.read(last)
-    return len(state["history"])
 
 
 def _identity(model: nn.Module, train: ImageTensors, val: ImageTensors, p: Preprocess, config: TrainConfig) -> str:

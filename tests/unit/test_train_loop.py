@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +19,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from edgecnn.data.tensors import ImageTensors
-from edgecnn.errors import BundleError, DataError, UsageError
+from edgecnn.errors import BundleError, DataError, UsageError, WriteError
 from edgecnn.spec import Preprocess
 from edgecnn.train import checkpoint
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
 from edgecnn.train.history import Row, format_epoch
-from edgecnn.train.loop import BEST, LAST, fit
+from edgecnn.train.loop import BEST, LAST, PREVIOUS, fit
 from edgecnn.train.optimizer import make_optimizer
 
 P = Preprocess(8, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -169,6 +172,105 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         train(tmp_path, replace(CONFIG, epochs=1))
 
 
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"), [(cut_short, "not a usable"), (emptied, "not a usable"), (Path.unlink, "is missing")]
+)
+def test_a_damaged_last_checkpoint_costs_one_epoch(tmp_path: Path, damage: Callable[[Path], None], told: str) -> None:
+    whole, rows = train(tmp_path / "whole")
+    stop_after(tmp_path / "cut", 3)
+    assert [len(checkpoint.read(tmp_path / "cut" / name)[1]["history"]) for name in (LAST, PREVIOUS)] == [3, 2]
+    damage(tmp_path / "cut" / LAST)
+    lines: list[str] = []
+    again: list[Row] = []
+    resumed, more = train(tmp_path / "cut", tell=lines.append, on_epoch=again.append)
+    assert len(lines) == 1 and told in lines[0] and "going on from previous.safetensors" in lines[0]
+    assert [row["epoch"] for row in again] == [3, 4]
+    assert_same_weights(whole, resumed)
+    assert without_times(rows) == without_times(more)
+    assert [len(checkpoint.read(tmp_path / "cut" / name)[1]["history"]) for name in (LAST, PREVIOUS)] == [4, 3]
+
+
+def test_a_damaged_last_checkpoint_never_becomes_the_previous_one(tmp_path: Path) -> None:
+    stop_after(tmp_path, 2)
+    emptied(tmp_path / LAST)
+    good = (tmp_path / PREVIOUS).read_bytes()
+    with pytest.warns(UserWarning, match=r"previous\.safetensors"), pytest.raises(KeyboardInterrupt):
+        train(tmp_path, on_step=interrupt)
+    assert not (tmp_path / LAST).exists() and (tmp_path / PREVIOUS).read_bytes() == good
+
+
+def test_two_damaged_checkpoints_are_both_named(tmp_path: Path) -> None:
+    stop_after(tmp_path, 2)
+    emptied(tmp_path / LAST)
+    emptied(tmp_path / PREVIOUS)
+    with pytest.raises(BundleError, match=r"last\.safetensors.*previous\.safetensors") as caught:
+        train(tmp_path)
+    assert caught.value.hint == f"delete {tmp_path} to start training again"
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def stop_after(workdir: Path, epoch: int) -> None:
+    """Train, and leave with the checkpoint of ``epoch``."""
+    with pytest.raises(KeyboardInterrupt):
+        train(workdir, on_epoch=lambda row: interrupt() if row["epoch"] == epoch else None)
+
+
+@pytest.mark.parametrize("victim", [LAST, BEST])
+def test_a_full_disk_is_told_and_costs_one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str) -> None:
+    whole, rows = train(tmp_path / "whole")
+    work = tmp_path / "full"
+    stop_after(work, 2)
+    before = {name: (work / name).read_bytes() for name in (LAST, PREVIOUS)}
+    save_file = checkpoint.save_file
+    halves: list[Path] = []
+
+    def fill(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        save_file(tensors, path, metadata=metadata)
+        if victim in path.name:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            halves.append(path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(WriteError) as caught:
+        patch.setattr(checkpoint, "save_file", fill)
+        train(work)
+    assert f"{work / victim} could not be written: No space left on device" in caught.value.message
+    assert "MB are free" in caught.value.message and "run the same command again" in caught.value.hint
+    assert halves and not list(work.glob(".*"))
+    assert before == {name: (work / name).read_bytes() for name in (LAST, PREVIOUS)}
+    resumed, more = train(work)
+    assert_same_weights(whole, resumed)
+    assert without_times(rows) == without_times(more)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no limit on the size of files")
+def test_a_system_that_really_refuses_to_write_is_told_in_its_words(tmp_path: Path) -> None:
+    import resource
+
+    path, previous = tmp_path / LAST, tmp_path / PREVIOUS
+    checkpoint.write(path, {"a": torch.ones(2)}, {"epoch": 1}, previous=previous)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(WriteError, match=r"last\.safetensors could not be written: .*File too large.* MB"):
+            checkpoint.write(path, {"a": torch.ones(100_000)}, {"epoch": 2}, previous=previous)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in tmp_path.iterdir()] == [LAST]
+    assert checkpoint.read(path)[1] == {"epoch": 1}
+
+
 def test_order_and_augmentation_follow_the_seed(tmp_path: Path) -> None:
     first, _ = train(tmp_path / "a")
     torch.rand(3)
@@ -199,6 +301,52 @@ def test_a_loss_that_is_no_number_stops_with_the_place_and_the_way_out(tmp_path:
     with pytest.raises(UsageError) as caught:
         train(tmp_path, replace(CONFIG, lr=1e30, warmup_epochs=0))
     assert "epoch 1, step" in caught.value.message and "learning rate" in caught.value.hint
+    assert not (tmp_path / LAST).exists()
+
+
+class Allergic(Tiny):
+    """A network that gives inf for white pictures, once ``from_now`` is set: their loss is no number."""
+
+    from_now = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        white = (x.mean((1, 2, 3)) > 1.9) & self.from_now
+        return torch.where(white[:, None], torch.inf, super().forward(x))
+
+
+def with_a_white_one(images: ImageTensors) -> ImageTensors:
+    pixels = images.images.copy()
+    pixels[5] = 255
+    return replace(images, images=pixels)
+
+
+@pytest.mark.parametrize(("batch_size", "shown"), [(4, 4), (16, 5)])
+def test_a_picture_that_breaks_the_loss_is_among_the_named_ones(tmp_path: Path, batch_size: int, shown: int) -> None:
+    torch.manual_seed(7)
+    model = Allergic()
+    config = replace(CONFIG, batch_size=batch_size, shift=0, cutout=0, flip=False)
+
+    def sicken(row: Row) -> None:
+        model.from_now = row["epoch"] == 2
+
+    with pytest.raises(UsageError) as caught:
+        fit(model, with_a_white_one(TRAIN), VAL, P, config, tmp_path, on_epoch=sicken)
+    place = r"the loss became nan in epoch 3, step (\d+) of \d+, at learning rate 0\.0\d+, "
+    found = re.match(place + r"on (\d+) pictures \((.*)\); (.*)", caught.value.message)
+    assert found is not None, caught.value.message
+    assert int(found[2]) == batch_size and found[4] == "the last good checkpoint is that of epoch 2"
+    named = found[3].removesuffix(", ...").split(", ")
+    assert len(named) == shown and set(named) <= set(TRAIN.ids)
+    assert "0/5" in named or batch_size > shown
+    assert len(checkpoint.read(tmp_path / LAST)[1]["history"]) == 2
+
+
+def test_an_epoch_whose_validation_loss_is_no_number_is_not_kept(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    model = Allergic()
+    model.from_now = True
+    with pytest.raises(UsageError, match=r"validation loss is nan after epoch 1.*no epoch was finished before"):
+        fit(model, TRAIN, with_a_white_one(VAL), P, replace(CONFIG, ema=None), tmp_path)
     assert not (tmp_path / LAST).exists()
 
 

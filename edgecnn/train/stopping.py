@@ -1,0 +1,93 @@
+"""The ways a training ends before its last epoch: somebody asks it to, or the loss is no number any more.
+
+A process that is asked to end (a job's time is up, a container or a machine shuts down) gets SIGTERM and some seconds.
+That is enough to finish the step and say where the training stands; what the epoch had learned so far is learned again.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from edgecnn.errors import StoppedError, UsageError
+
+SHOWN_IDS = 5
+
+
+class Stop:
+    """Whether the training was asked to stop, and the places at which it does."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def ask(self, *_: object) -> None:
+        """Stop at the next place; also what a signal calls, which is why it takes arguments and does nothing else."""
+        self.asked = True
+
+    def watching(self, on_step: Callable[[int, int, int], None] | None) -> Callable[[int, int, int], None]:
+        """``on_step`` with a look at the wish after it. Behind an epoch's last step there is none: it may be kept."""
+
+        def after_step(epoch: int, step: int, steps: int) -> None:
+            if on_step is not None:
+                on_step(epoch, step, steps)
+            if self.asked and step < steps:
+                raise StoppedError(
+                    f"stopped by SIGTERM after epoch {epoch}, step {step} of {steps}; "
+                    f"run the same command again to go on from epoch {epoch}"
+                )
+
+        return after_step
+
+    def after_epoch(self, epoch: int, epochs: int) -> None:
+        """Stop here, where the checkpoint of ``epoch`` has just been written, if that was asked for."""
+        if self.asked:
+            raise StoppedError(
+                f"stopped by SIGTERM after epoch {epoch} of {epochs}, which is kept; "
+                "run the same command again to go on"
+            )
+
+
+@contextmanager
+def stopping_on_sigterm() -> Iterator[Stop]:
+    """While this is open, SIGTERM is a wish that the training looks at; then it is what it was before.
+
+    A signal that came too late for the training to see it is sent again on leaving, to whoever is in charge then.
+    Nothing changes outside the main thread, which alone may set handlers, or where somebody decided that SIGTERM is
+    ignored or is handled outside Python.
+    """
+    stop, before = Stop(), signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
+        yield stop
+        return
+    signal.signal(signal.SIGTERM, stop.ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if stop.asked:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def not_finite(loss: float, epoch: int, step: int, steps: int, lr: float, ids: Sequence[str]) -> UsageError:
+    """The error for a training loss that is inf or nan; ``ids`` are the pictures of the step, one may be the cause."""
+    shown = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
+    return UsageError(
+        f"the loss became {loss} in epoch {epoch}, step {step} of {steps}, at learning rate {lr:.4g}, "
+        f"on {len(ids)} pictures ({shown}); {_last_good(epoch - 1)}",
+        hint="lower the learning rate or lengthen the warm-up; if it happens at once, look at the pictures",
+    )
+
+
+def not_finite_validation(loss: float, epoch: int, lr: float) -> UsageError:
+    """The error for a validation loss that is inf or nan: the epoch's last steps broke the weights."""
+    return UsageError(
+        f"the validation loss is {loss} after epoch {epoch}, which ended at learning rate {lr:.4g} and is not kept; "
+        f"{_last_good(epoch - 1)}",
+        hint="lower the learning rate or lengthen the warm-up; if it happens at once, look at the validation pictures",
+    )
+
+
+def _last_good(epoch: int) -> str:
+    return f"the last good checkpoint is that of epoch {epoch}" if epoch else "no epoch was finished before"
