@@ -39,7 +39,7 @@ class Evaluation:
 def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:
     """Accuracy of logits (N, K) against labels (N,) in [0, K). Raises ``UsageError`` when they do not fit together."""
     _check(logits, labels)
-    top5 = wilson(int(_in_top(logits, labels, 5).sum()), len(labels)) if logits.shape[1] > 5 else None
+    top5 = wilson(int(in_top(logits, labels, 5).sum()), len(labels)) if logits.shape[1] > 5 else None
     return Accuracy(wilson(int(correct(logits, labels).sum()), len(labels)), top5)
 
 
@@ -48,7 +48,8 @@ def correct(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[n
     return np.asarray(logits.argmax(axis=1) == labels)
 
 
-def _in_top(logits: NDArray[np.float32], labels: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+def in_top(logits: NDArray[np.float32], labels: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+    """Which pictures (N,) have their class among the ``k`` largest logits; of equal ones the lower classes count."""
     best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     return np.asarray((best == labels[:, None]).any(axis=1))
 

@@ -23,13 +23,15 @@ from edgecnn.spec import Preprocess, Runtime, Split
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy of one file in one runtime."""
+    """Accuracy of one file in one runtime; ``logits`` (N, K) are what it gave for the ``pictures``."""
 
     path: Path
     runtime: Runtime
     split: Split
     labels: tuple[str, ...]
     accuracy: Accuracy
+    logits: NDArray[np.float32]
+    pictures: ImageTensors
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def evaluate(
     pictures = load_split(images, split, required_preprocess(candidate))
     logits = _infer(candidate, chosen, pictures.images, threads)
     fit_labels(logits, pictures, path)
-    return Evaluation(path, chosen, split, tuple(images.labels), accuracy(logits, pictures.labels))
+    scored = accuracy(logits, pictures.labels)
+    return Evaluation(path, chosen, split, tuple(images.labels), scored, logits, pictures)
 
 
 def predict(

@@ -10,6 +10,7 @@ from typing import Any
 from edgecnn.bundle import MANIFEST, Bundle, find_bundles
 from edgecnn.errors import BundleError, UsageError
 from edgecnn.pipeline import benchmarking, verifying
+from edgecnn.pipeline.diagnosing import findings_of
 from edgecnn.report.html import write_report
 from edgecnn.report.rows import Confusion, Curves, Environment, ParityRow, Row, write_rows
 
@@ -51,11 +52,11 @@ def with_parity(row: Row, checks: list[ParityRow]) -> Row:
 
 
 def curves_of(bundle: Bundle) -> Curves | None:
-    """The training history of a bundle that has one."""
+    """The training history of a bundle that has one, and what stands out in it."""
     if not bundle.has("history.csv"):
         return None
     with bundle.file("history.csv").open(newline="") as file:
-        return Curves(bundle.title, list(csv.DictReader(file)))
+        return Curves(bundle.title, list(csv.DictReader(file)), [str(finding) for finding in findings_of(bundle)])
 
 
 def confusion_of(bundle: Bundle, measured: dict[str, Any] | None) -> Confusion | None:

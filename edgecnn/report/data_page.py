@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecnn.report.markup import Markup, element, join, text
+from edgecnn.report.markup import Markup, element, join
+from edgecnn.report.page import image, section, whole_page
 from edgecnn.report.rows import write_whole
 
-# Belt and braces, as in html.py: everything is inside the page, and the browser is told to fetch nothing.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = """
 .bar { display: block; height: 12px; border-radius: 3px; background: var(--accent); }
 .bars td:last-child { width: 60%; }
@@ -72,32 +70,15 @@ def render(page: DataPage) -> str:
         element("div", element("dt", name), element("dd", value, class_="figure"), class_="tile")
         for name, value in page.facts
     ]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8") + _STYLE)),
+    return whole_page(
+        title,
+        join(element("h1", title), element("dl", *tiles, class_="tiles")),
+        section("notes", "Findings", element("ul", *(element("li", note) for note in page.notes))),
+        section("counts", "Pictures by class and split", _counts(page)),
+        section("sizes", "Sizes in pixels", _bars(page.sizes, "Size (one number: short side)")),
+        section("twins", "Pictures that are there more than once", _groups(page)),
+        style=_STYLE,
     )
-    body = element(
-        "body",
-        element("header", element("h1", title), element("dl", *tiles, class_="tiles")),
-        element(
-            "main",
-            _section("notes", "Findings", element("ul", *(element("li", note) for note in page.notes))),
-            _section("counts", "Pictures by class and split", _counts(page)),
-            _section("sizes", "Sizes in pixels", _bars(page.sizes, "Size (one number: short side)")),
-            _section("twins", "Pictures that are there more than once", _groups(page)),
-        ),
-        element("footer", element("p", "Written by edgecnn. This page is one file and fetches nothing.")),
-    )
-    return "<!DOCTYPE html>\n" + element("html", head, body, lang="en") + "\n"
-
-
-def _section(name: str, title: str, content: Markup) -> Markup:
-    heading = element("h2", title, id=f"{name}-heading")
-    return element("section", heading, content, id=name, aria_labelledby=f"{name}-heading")
 
 
 def _counts(page: DataPage) -> Markup:
@@ -139,7 +120,7 @@ def _group(twins: Twins) -> Markup:
     pictures = [
         element(
             "figure",
-            _image(each),
+            image(each.id, each.jpeg),
             element(
                 "figcaption",
                 element("strong", each.split),
@@ -150,9 +131,3 @@ def _group(twins: Twins) -> Markup:
     ]
     more = element("p", f"and {twins.left_out} more", class_="soft") if twins.left_out else None
     return join(element("h3", twins.title, " ", badge), element("div", *pictures, more, class_="twins"))
-
-
-def _image(each: Thumbnail) -> Markup:
-    """An image element (which has no end tag) with the picture itself inside."""
-    content = base64.b64encode(each.jpeg).decode("ascii")
-    return Markup(f'<img alt="{text(each.id)}" src="data:image/jpeg;base64,{content}">')

@@ -116,10 +116,13 @@ class ParityRow:
 
 @dataclass(frozen=True)
 class Curves:
-    """One training run: ``history`` is the rows of ``history.csv``, a column name to a number or its text."""
+    """One training run: ``history`` is the rows of ``history.csv``, a column name to a number or its text; ``findings``
+    are sentences on what stands out in them.
+    """
 
     name: str
     history: Sequence[Mapping[str, object]]
+    findings: Sequence[str] = ()
 
     def column(self, name: str) -> list[float | None]:
         """Return one column; None where an epoch has no finite number."""

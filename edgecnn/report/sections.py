@@ -154,9 +154,15 @@ def curves_section(curves: Sequence[Curves]) -> Markup | None:
     """Show loss and top-1 over the epochs, one pair of plots per training run."""
     drawn = [(run, draw_curves(run)) for run in curves if run.history]
     blocks = [
-        join(element("h3", run.name), element("div", *plots, class_="side-by-side")) for run, plots in drawn if plots
+        join(element("h3", run.name), element("div", *plots, class_="side-by-side"), _sentences(run.findings))
+        for run, plots in drawn
+        if plots
     ]
     return join(*blocks) if blocks else None
+
+
+def _sentences(words: Sequence[str]) -> Markup | None:
+    return element("ul", *(element("li", sentence) for sentence in words), class_="sentences") if words else None
 
 
 def confusion_section(confusions: Sequence[Confusion]) -> Markup | None:

@@ -1,0 +1,145 @@
+"""One self-contained HTML page about an evaluation: figures, confusion, calibration, classes, the worst pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgecnn.report import wording
+from edgecnn.report.confusion import confusion_words, draw_confusion
+from edgecnn.report.markup import Markup, element, join
+from edgecnn.report.page import image, section, whole_page
+from edgecnn.report.reliability import ReliabilityBin, draw_reliability
+from edgecnn.report.rows import Confusion, write_whole
+
+_STYLE = """
+.told { stroke: var(--wrong); stroke-width: 2.5; }
+.worst { display: flex; flex-wrap: wrap; gap: 16px; }
+.worst figure { margin: 0; width: 132px; font-size: 11.5px; overflow-wrap: anywhere; }
+.worst img { display: block; margin: 0 0 4px; width: 112px; height: 112px; object-fit: contain; }
+.worst img { image-rendering: pixelated; }
+.narrow { max-width: 860px; }
+"""
+
+
+@dataclass(frozen=True)
+class WorstPicture:
+    """A picture with a high loss: its id, class and answer, the probabilities of both, its loss, and a small image."""
+
+    id: str
+    label: str
+    answer: str
+    label_probability: float
+    answer_probability: float
+    loss: float
+    image: bytes
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class and its figures, fractions in [0, 1]; None where a figure does not exist."""
+
+    label: str
+    pictures: int
+    figures: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class ScoresPage:
+    """All that the page shows.
+
+    ``figures`` are (name, value, interval) in words; ``columns`` names the figures of ``classes``, worst class first.
+    """
+
+    title: str
+    subtitle: str
+    figures: Sequence[tuple[str, str, str]]
+    confusion: Confusion
+    bins: Sequence[ReliabilityBin]
+    columns: Sequence[str]
+    classes: Sequence[ClassRow]
+    worst: Sequence[WorstPicture]
+
+
+def write_scores_page(path: Path, page: ScoresPage) -> None:
+    """Write the page to ``path``, whole or not at all. Raises ``OSError`` if it cannot be written."""
+    write_whole(path, render(page))
+
+
+def render(page: ScoresPage) -> str:
+    """Return the page as text. Nothing in it refers to anything outside it."""
+    subtitle = element("p", page.subtitle, class_="soft")
+    return whole_page(
+        page.title,
+        join(element("h1", page.title), subtitle),
+        section("figures", "Figures", _figures(page)),
+        section("confusion", "Confusion", _confusion(page.confusion)),
+        section("calibration", "Calibration: can its probabilities be believed?", _calibration(page)),
+        section("classes", "Classes, the worst first", _classes(page)),
+        section("worst", "Pictures with the highest loss", _worst(page.worst)),
+        style=_STYLE,
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Markup], caption: str) -> Markup:
+    """A table of which the first column names the row and the others hold figures."""
+    cells = [element("th", head, scope="col", class_="figure-cell" if at else None) for at, head in enumerate(heads)]
+    head = element("thead", element("tr", *cells))
+    table = element("table", head, element("tbody", *rows), aria_label=caption, class_="narrow")
+    return element("div", table, class_="scroll")
+
+
+def _line(name: str, cells: Sequence[str]) -> Markup:
+    return element(
+        "tr", element("th", name, scope="row"), *(element("td", cell, class_="figure-cell") for cell in cells)
+    )
+
+
+def _figures(page: ScoresPage) -> Markup:
+    rows = [_line(name, (value, interval)) for name, value, interval in page.figures]
+    return _table(("Figure", "Value", "95 % interval"), rows, "Figures of the whole split")
+
+
+def _confusion(confusion: Confusion) -> Markup:
+    sentences = element("ul", *(element("li", words) for words in confusion_words(confusion)), class_="sentences")
+    matrix = draw_confusion(confusion)
+    words = "Blue: right, by share of the row. Orange: mistakes, relative to the largest." if matrix else None
+    reading = element("p", words, class_="soft") if words else None
+    return element("div", matrix, element("div", sentences, reading), class_="side-by-side")
+
+
+def _calibration(page: ScoresPage) -> Markup:
+    words = (
+        "Pictures are sorted by the probability of the answer into bins; the bar says how often such answers are right,"
+        " the orange line the mean probability. A line above its bar is overconfidence. Pale bars have few pictures."
+    )
+    drawn = draw_reliability(page.bins, page.title)
+    return element("div", drawn, element("p", words, class_="soft"), class_="side-by-side")
+
+
+def _classes(page: ScoresPage) -> Markup:
+    rows = [
+        _line(each.label, (f"{each.pictures:,}", *(wording.percent(figure, unit=False) for figure in each.figures)))
+        for each in page.classes
+    ]
+    return _table(("Class", "Pictures", *(f"{name}, %" for name in page.columns)), rows, "Figures by class")
+
+
+def _worst(pictures: Sequence[WorstPicture]) -> Markup:
+    words = "Shown as the network sees them. A high loss is a wrong answer given with conviction, or a wrong label."
+    figures = [
+        element(
+            "figure",
+            image(each.id, each.image),
+            element(
+                "figcaption",
+                element("strong", each.label),
+                f" {wording.percent(each.label_probability)}, called ",
+                element("strong", each.answer),
+                f" {wording.percent(each.answer_probability)}; loss {each.loss:.2f}: {each.id}",
+            ),
+        )
+        for each in pictures
+    ]
+    return join(element("p", words, class_="soft"), element("div", *figures, class_="worst"))
