@@ -48,6 +48,7 @@ class RuntimeRow:
 
 
 MODELS: dict[str, ModelRow] = {
+    "mobilenet_v1": ModelRow("edgecnn.models.mobilenet_v1:mobilenet_v1", "Howard 2017, arXiv:1704.04861", 224),
     "mobilenet_v2": ModelRow("edgecnn.models.mobilenet_v2:mobilenet_v2", "Sandler 2018, arXiv:1801.04381", 224),
     "mobilenet_v3_small": ModelRow(
         "edgecnn.models.mobilenet_v3:mobilenet_v3_small", "Howard 2019, arXiv:1905.02244", 224
@@ -55,8 +56,17 @@ MODELS: dict[str, ModelRow] = {
     "mobilenet_v3_large": ModelRow(
         "edgecnn.models.mobilenet_v3:mobilenet_v3_large", "Howard 2019, arXiv:1905.02244", 224
     ),
+    "mobilenet_v4_small": ModelRow("edgecnn.models.mobilenet_v4:mobilenet_v4_small", "Qin 2024, arXiv:2404.10518", 224),
     "resnet8": ModelRow("edgecnn.models.resnet8:resnet8", "Banbury 2021 (MLPerf Tiny), arXiv:2106.07597", 32),
-    "resnet9": ModelRow("edgecnn.models.resnet9:resnet9", "Jordan 2024, arXiv:2404.00498", 32),
+    "resnet11": ModelRow("edgecnn.models.resnet11:resnet11", "Jordan 2024, arXiv:2404.00498", 32),
+    "resnet20": ModelRow("edgecnn.models.resnet_cifar:resnet20", "He 2016, arXiv:1512.03385, section 4.2", 32),
+    "resnet32": ModelRow("edgecnn.models.resnet_cifar:resnet32", "He 2016, arXiv:1512.03385, section 4.2", 32),
+    "resnet56": ModelRow("edgecnn.models.resnet_cifar:resnet56", "He 2016, arXiv:1512.03385, section 4.2", 32),
+    "resnet18": ModelRow("edgecnn.models.resnet:resnet18", "He 2016, arXiv:1512.03385", 224),
+    "resnet34": ModelRow("edgecnn.models.resnet:resnet34", "He 2016, arXiv:1512.03385", 224),
+    "resnet50": ModelRow("edgecnn.models.resnet:resnet50", "He 2016, arXiv:1512.03385", 224),
+    "squeezenet": ModelRow("edgecnn.models.squeezenet:squeezenet", "Iandola 2016, arXiv:1602.07360 (release 1.1)", 224),
+    "plain_cnn": ModelRow("edgecnn.models.plain_cnn:plain_cnn", "LeCun 1998, doi:10.1109/5.726791 (pattern)", 32),
 }
 
 FORMATS: dict[Format, FormatRow] = {

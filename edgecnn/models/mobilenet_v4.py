@@ -1,8 +1,8 @@
 """MobileNetV4-Conv-Small: universal inverted bottlenecks.
 
-Qin et al., "MobileNetV4: Universal Models for the Mobile Ecosystem", ECCV 2024, arXiv:2404.10518: the block is Figure 4,
-the network Table 11. The paper counts 3.8 M parameters and 0.2 G multiply-adds at 224 px, timm 3,774,024 parameters, the
-same tensors in the same order, so timm's weights load by order.
+Qin et al., "MobileNetV4: Universal Models for the Mobile Ecosystem", ECCV 2024, arXiv:2404.10518: the block is Figure
+4, the network Table 11. The paper counts 3.8 M parameters and 0.2 G multiply-adds at 224 px, timm 3,774,024 parameters,
+the same tensors in the same order, so timm's weights load by order.
 """
 
 from __future__ import annotations

@@ -27,12 +27,26 @@ ROWS = (*catalog.MODELS, *TIMM)
 # Parameters and multiply-adds as published, with how far the count may be off: the papers round, and V3-large's
 # authors count a little more. The exact parameter counts are those of the reference implementations.
 PUBLISHED = {
+    "mobilenet_v1": (1000, 224, 4_231_976, 569e6, 0.01),
     "mobilenet_v2": (1000, 224, 3_504_872, 300e6, 0.01),
     "mobilenet_v3_small": (1000, 224, 2_542_856, 56e6, 0.02),
     "mobilenet_v3_large": (1000, 224, 5_483_032, 219e6, 0.02),
+    "mobilenet_v4_small": (1000, 224, 3_774_024, 190e6, 0.05),
     # The Keras reference prints 78,666: it counts the 480 running statistics of batch norm too.
     "resnet8": (10, 32, 78_666 - 480, 12.5e6, 0.01),
-    "resnet9": (10, 32, 1_978_026, 151.9e6, 0.001),
+    "resnet11": (10, 32, 3_195_690, 208.5e6, 0.001),
+    # 0.27, 0.46 and 0.85 M in the paper, without parameters in the shortcuts; the two projections have 2,752.
+    "resnet20": (10, 32, 269_722 + 2_752, 40.8e6, 0.001),
+    "resnet32": (10, 32, 464_154 + 2_752, 69.1e6, 0.001),
+    "resnet56": (10, 32, 853_018 + 2_752, 125.7e6, 0.001),
+    # As torchvision counts them; it has the stride of a bottleneck at the 3x3 convolution, which costs ResNet-50 0.3 G.
+    "resnet18": (1000, 224, 11_689_512, 1.8e9, 0.02),
+    "resnet34": (1000, 224, 21_797_672, 3.6e9, 0.02),
+    "resnet50": (1000, 224, 25_557_032, 4.09e9, 0.001),
+    # torchvision's numbers; in training a batch norm's two instead of a bias, and the classifier behind the pooling.
+    "squeezenet": (1000, 224, 1_235_496 + 2_944, 349e6 - 86e6, 0.01),
+    # Nobody's but edgecnn's own: the six convolutions, their batch norms and two dense layers, added up by hand.
+    "plain_cnn": (10, 32, 286_560 + 896 + 16_512 + 1_290, 38.65e6, 0.001),
 }
 
 FRESH_PROCESS = """
@@ -119,7 +133,7 @@ def test_pruned_and_rebuilt_in_a_fresh_process_the_logits_are_the_same_bits(tmp_
     torch.set_num_threads(1)
     try:
         for number, name in enumerate(ROWS):
-            write_pruned(ModelSpec(name, 7, 64), tmp_path / f"{number}")
+            write_pruned(ModelSpec(name, 7, 64), tmp_path / f"{number:02}")
     finally:
         torch.set_num_threads(threads)
     root = str(Path(edgecnn.__path__[0]).parent)
@@ -132,7 +146,7 @@ def test_pruned_and_rebuilt_in_a_fresh_process_the_logits_are_the_same_bits(tmp_
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{number} True" for number in range(len(ROWS))]
+    assert done.stdout.splitlines() == [f"{number:02} True" for number in range(len(ROWS))]
 
 
 def write_pruned(spec: ModelSpec, folder: Path) -> None:
