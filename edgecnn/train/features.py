@@ -1,0 +1,140 @@
+"""A classifier on the features of a frozen network: computed once, fitted in seconds.
+
+The features are what enters the last linear layer (Donahue et al., "DeCAF", arXiv:1310.1531; Kornblith et al., "Do
+Better ImageNet Models Transfer Better?", arXiv:1805.08974, section 3: logistic regression on them is the usual first
+measurement). Nothing of the network changes, its batch norm statistics neither, so they can be kept and used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgecnn.errors import ModelError
+from edgecnn.models.layers import find_classifier
+from edgecnn.spec import Preprocess
+from edgecnn.train.augment import normalize
+
+Floats = NDArray[np.float32]
+
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Inverse regularization strengths C that are tried, on standardized features."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier: ``features @ weight.T + bias``. ``strength`` is the C that validated best."""
+
+    weight: Floats
+    bias: Floats
+    strength: float
+    val_top1: float
+
+
+def extract(
+    model: nn.Module,
+    images: NDArray[np.uint8],
+    p: Preprocess,
+    *,
+    mirrored: bool = False,
+    batch_size: int = 64,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Floats:
+    """What enters the classifier: pictures (N, H, W, 3) uint8 -> (N, F) float32.
+
+    ``mirrored`` pictures are turned left-right first; ``on_batch`` is told (batches done, batches). The network is used
+    in eval mode where it is, and left as it was. Raises ModelError where the classifier is no linear layer.
+    """
+    classifier = _classifier(model)
+    device = classifier.weight.device
+    taken: list[Tensor] = []
+    hook = classifier.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].float().cpu()))
+    was_training = model.training
+    model.eval()
+    starts = range(0, len(images), batch_size)
+    try:
+        with torch.inference_mode():
+            for done, start in enumerate(starts, 1):
+                batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
+                model(normalize(batch.flip(2) if mirrored else batch, p))
+                if on_batch is not None:
+                    on_batch(done, len(starts))
+    finally:
+        hook.remove()
+        model.train(was_training)
+    return torch.cat(taken).flatten(1).numpy()
+
+
+def fit_head(
+    features: Floats, labels: NDArray[np.int64], val: tuple[Floats, NDArray[np.int64]], classes: int, kind: str
+) -> Head:
+    """The best of a few regularization strengths on the validation features, as one linear layer.
+
+    ``kind`` is ``logistic`` (multinomial logistic regression) or ``svm`` (linear, squared hinge loss, one against the
+    rest), both scikit-learn's. The features are standardized for the fit, and the standardization goes into the layer.
+
+    Args:
+        features: (N, F), labels: (N,), val: the same two of the validation pictures.
+        classes: logits of the layer; a class without training pictures gets a logit far below all others.
+    """
+    mean, std = features.mean(0), features.std(0) + 1e-6
+    scaled, val_scaled = (features - mean) / std, (val[0] - mean) / std
+    best: tuple[float, float, float, Floats, Floats] | None = None
+    for strength in STRENGTHS:
+        weight, bias = _linear(scaled, labels, classes, kind, strength)
+        logits = val_scaled @ weight.T + bias
+        top1 = float((logits.argmax(1) == val[1]).mean())
+        loss = float(nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(val[1])))
+        if best is None or (top1, -loss) > best[:2]:
+            best = top1, -loss, strength, weight, bias
+    assert best is not None
+    top1, _, strength, weight, bias = best
+    return Head(weight / std, bias - (weight / std) @ mean, strength, top1)
+
+
+def put_head(model: nn.Module, head: Head) -> None:
+    """Give the network's classifier the head's numbers, in place. Raises ModelError where the shapes differ."""
+    classifier = _classifier(model)
+    if tuple(classifier.weight.shape) != head.weight.shape or classifier.bias is None:
+        raise ModelError(
+            f"the classifier is {tuple(classifier.weight.shape)}, the head {head.weight.shape}",
+            hint="build the network for as many classes as the head knows, with a bias",
+        )
+    with torch.no_grad():
+        classifier.weight.copy_(torch.from_numpy(head.weight))
+        classifier.bias.copy_(torch.from_numpy(head.bias))
+
+
+def _classifier(model: nn.Module) -> nn.Linear:
+    name = find_classifier(model)
+    classifier = model.get_submodule(name)
+    if not isinstance(classifier, nn.Linear):
+        raise ModelError(
+            f"the classifier {name} is a {type(classifier).__name__}, not a linear layer",
+            hint="train the whole network instead (transfer: full)",
+        )
+    return classifier
+
+
+def _linear(
+    scaled: Floats, labels: NDArray[np.int64], classes: int, kind: str, strength: float
+) -> tuple[Floats, Floats]:
+    """Weight (classes, F) and bias (classes,) on standardized features."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+
+    if kind == "svm":
+        fitted = LinearSVC(C=strength * 0.1, random_state=0).fit(scaled, labels)
+    else:
+        fitted = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(scaled, labels)
+    weight, bias = fitted.coef_.astype(np.float32), fitted.intercept_.astype(np.float32)
+    if len(fitted.classes_) == 2:  # scikit-learn keeps one row: the second class against the first
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    whole = np.zeros((classes, weight.shape[1]), np.float32), np.full(classes, -1e4, np.float32)
+    whole[0][fitted.classes_], whole[1][fitted.classes_] = weight, bias
+    return whole
