@@ -30,7 +30,8 @@ class Training(Settings):
 
     epochs: Positive = 20
     batch_size: Annotated[int, Field(ge=2)] = 128
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Annotated[str, Field(pattern=r"^(sgd|adamw|rmsprop|timm:\w+)$")] = "sgd"
+    schedule: Literal["cosine", "linear", "step", "one_cycle", "constant", "plateau"] = "cosine"
     lr: Rate = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     momentum: Share = 0.9
@@ -61,7 +62,11 @@ class Training(Settings):
     loss: Literal["ce", "focal", "bce"] = "ce"
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     balance: bool = False
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     clip_norm: Rate | None = None
+    accumulate: Positive = 1
+    sync_bn: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     patience: Positive | None = None
 
@@ -82,6 +87,10 @@ class TrainStep(Training):
     image_size: Positive | None = None
     pretrained: str | None = None
     normalization: Literal["auto", "uniform", "per_channel"] = "auto"
+    transfer: Literal["full", "two_stage", "features"] = "full"
+    classifier: Literal["logistic", "svm"] = "logistic"
+    train_last: Annotated[int, Field(ge=0)] | None = None
+    val_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     teacher: str | None = None
     distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
     temperature: Rate = 4.0

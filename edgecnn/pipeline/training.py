@@ -17,18 +17,22 @@ from edgecnn.bundle import Bundle
 from edgecnn.catalog import model_row
 from edgecnn.data import preprocess
 from edgecnn.data.items import ImageSet
-from edgecnn.data.source import split_ids
+from edgecnn.data.source import split_ids, with_val_share
 from edgecnn.data.tensors import ImageTensors, count_levels, load_split, stats_of_levels
+from edgecnn.errors import UsageError
 from edgecnn.measure.accuracy import accuracy
 from edgecnn.models import layers, pretrained, zoo
 from edgecnn.pipeline import diagnosing, teaching
 from edgecnn.pipeline.context import SPLITS, Context, describe_data, opened
 from edgecnn.pipeline.loading import WEIGHTS, save_golden
+from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Precision, Preprocess, Split
 from edgecnn.steps import Settings, Training, TrainStep
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
+from edgecnn.train.distributed import World
 from edgecnn.train.evaluate import predict_logits
+from edgecnn.train.freezing import train_only_last
 from edgecnn.train.loop import TrainResult, fit
 
 GOLDEN_IMAGES = 8
@@ -55,19 +59,35 @@ def train(context: Context, step: TrainStep) -> Bundle:
 
     for note in data.notes:
         context.tell(note)
+    if step.val_share is not None:
+        data = with_val_share(data, step.val_share)
     # What can be refused is tried before the pictures are loaded, which takes a while.
     settings = train_config(step, step.seed, step.device, step.threads)
     spec = model_spec(step, len(data.labels))
     seed_everything(step.seed)
     model = zoo.build(spec)
+    _check_transfer(step)
     if step.pretrained:
         context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
-    work = work_folder(target, fingerprint)
+    world = context.world or World()
+    with world.leader_first():
+        work = work_folder(target, fingerprint)
+    if world.size > 1:
+        context.tell(f"{world.size} processes train together, {settings.batch_size} pictures per step over all of them")
     p, sets = _load_pictures(step, spec, data)
+    if step.transfer != "full":
+        with world.leader_first():  # the others find its features
+            result = fit_classifier(context, step, model, sets[Split.TRAIN], sets[Split.VAL], p, spec.num_classes)
+    if step.train_last is not None:
+        train_only_last(model, step.train_last)
     taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
-    result = fit_watched(
-        context, step.output, model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work, teacher=taught_by
-    )
+    if step.transfer != "features":
+        result = fit_watched(
+            context, step.output, model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work, teacher=taught_by
+        )
+    if not world.leader:
+        world.barrier()  # until the leader has written the bundle
+        return bundles.open_bundle(target)
     figures = _figures(result, model, spec, p, sets[Split.TEST])
     with bundles.create(
         target,
@@ -90,11 +110,26 @@ def train(context: Context, step: TrainStep) -> Bundle:
         write_recipe(draft, target.name, facts, step)
         keep = sets[Split.VAL].images[:GOLDEN_IMAGES], sets[Split.VAL].ids[:GOLDEN_IMAGES]
         save_golden(draft, lambda images: predict_logits(model, images, p), *keep)
+    world.barrier()
     shutil.rmtree(work)
     context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %")
     for finding in diagnosing.findings(result.history, step.model_dump(), model, sets[Split.VAL], p, data.labels):
         context.tell(f"finding: {finding}")
     return bundles.open_bundle(target)
+
+
+def _check_transfer(step: TrainStep) -> None:
+    """Refuse settings that contradict each other before anything is loaded. Raises UsageError."""
+    if step.pretrained is None and (step.transfer != "full" or step.train_last is not None):
+        raise UsageError(
+            "a frozen network must have learned something before",
+            hint="say where its weights come from with pretrained, or leave transfer and train_last out",
+        )
+    if step.transfer == "features" and (step.teacher or step.train_last is not None):
+        raise UsageError(
+            "transfer: features trains the classifier alone, so it takes neither teacher nor train_last",
+            hint="use transfer: two_stage",
+        )
 
 
 def _load_pictures(
@@ -140,6 +175,7 @@ def fit_watched(
             on_epoch=watcher.on_epoch,
             on_step=watcher.on_step,
             tell=context.tell,
+            world=context.world,
         )
     finally:
         watcher.close()

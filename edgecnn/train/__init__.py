@@ -6,6 +6,8 @@ Decisions of this folder:
   (``augment.py``). There are no worker processes.
 * All randomness of an epoch comes from ``(seed, epoch)``: order, augmentation, dropout. No generator state has to be
   stored, and a run that was killed ends with the same weights, bit for bit, as one that was not (``loop.py``).
+* Several processes, started by torchrun, share each batch: same pictures, same gradients, one of them writes
+  (``distributed.py``; ``sync_bn.py`` for batch normalization over all of them).
 * A checkpoint is one safetensors file, replaced atomically, with its JSON inside the header (``checkpoint.py``). The
   last two are kept. SIGTERM, a full disk and a loss that is no number end a training with a sentence that says what is
   left, and with both of them whole (``stopping.py``, ``disk.py``).

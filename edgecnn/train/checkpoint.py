@@ -6,23 +6,41 @@ and no pickle is involved.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import BundleError
+from edgecnn.spec import Preprocess
 from edgecnn.train import disk
+from edgecnn.train.config import TrainConfig
 
 STATE = "state"
 
 Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors and JSON state."""
+
+
+def identity(model: nn.Module, train: ImageTensors, val: ImageTensors, p: Preprocess, config: TrainConfig) -> str:
+    """A digest of all that must be the same for a run to be continued (but not of the pixels: they may be many)."""
+    digest = hashlib.sha256()
+    shapes: dict[str, Any] = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    digest.update(json.dumps([config.to_dict(), asdict(p), shapes], sort_keys=True).encode())
+    for part in (train, val):
+        digest.update("\n".join(part.ids).encode())
+        digest.update(np.ascontiguousarray(part.labels).tobytes())
+        digest.update(str(part.images.shape).encode())
+    return digest.hexdigest()
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, previous: Path | None = None) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from edgecnn.errors import UsageError
 
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adamw", "rmsprop")
+SCHEDULES = ("cosine", "linear", "step", "one_cycle", "constant", "plateau")
 PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
@@ -22,7 +23,8 @@ class TrainConfig:
 
     Attributes:
         epochs: passes over the training pictures.
-        batch_size: pictures per step; a last, incomplete batch is left out (unless it is the only one).
+        batch_size: pictures per step, over all processes; a last, incomplete batch is left out (unless it is the only
+            one).
         optimizer: ``sgd`` (with ``momentum`` and ``nesterov``) or ``adamw``.
         lr: highest learning rate, at the end of the warm-up.
         weight_decay: applied to the weights of dense convolutions and linear layers only, never to biases, batch
@@ -60,6 +62,13 @@ class TrainConfig:
         balance: weight each class by the inverse of how often it occurs.
         distill_weight: share of the loss against the teacher's logits, where there is a teacher.
         temperature: softens both before they are compared (``losses.distillation_loss``).
+        accumulate: each step's batch goes through the network in so many parts, one after the other, to save memory:
+            the gradient is that of the whole batch, but batch normalization sees one part at a time.
+        sync_bn: where several processes train (``distributed.py``), batch normalization sees the pictures of all of
+            them, as one process would; otherwise its own part, and the running statistics are averaged.
+        schedule: how the learning rate goes after the warm-up, see ``schedule.lr_factor``.
+        l1: weight of the sum of absolute weights in the loss; it drives weights to zero, where pruning finds them.
+        layer_decay: each block has this times the rate of the block behind it; 1: all learn alike.
         clip_norm: gradients longer than this, over all weights, are scaled down to it; ``None``: never.
         precision: ``bf16`` runs under autocast; ``auto`` takes it where a few timed steps show that it is faster.
         patience: stop after so many epochs without a better validation accuracy; ``None``: never.
@@ -104,7 +113,12 @@ class TrainConfig:
     balance: bool = False
     distill_weight: float = 0.9
     temperature: float = 4.0
+    schedule: str = "cosine"
+    l1: float = 0.0
+    layer_decay: float = 1.0
     clip_norm: float | None = None
+    accumulate: int = 1
+    sync_bn: bool = False
     precision: str = "auto"
     patience: int | None = None
     seed: int = 0
@@ -119,9 +133,11 @@ class TrainConfig:
                 "these training settings cannot work: "
                 + ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong),
                 hint="counts and rates are positive, probabilities and decays below 1; "
-                f"optimizer: {'|'.join(OPTIMIZERS)}, precision: {'|'.join(PRECISIONS)}, device: {'|'.join(DEVICES)}, "
+                f"optimizer: {'|'.join(OPTIMIZERS)}|timm:NAME, schedule: {'|'.join(SCHEDULES)}, "
+                f"precision: {'|'.join(PRECISIONS)}, device: {'|'.join(DEVICES)}, "
                 f"loss: {'|'.join(LOSSES)}, fill: {'|'.join(FILLS)}; "
-                "rotate is at most 180, shear 60, hue 0.5, noise and channel_shift 255",
+                "rotate is at most 180, shear 60, hue 0.5, noise and channel_shift 255; "
+                "each of accumulate's parts has at least 2 pictures",
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,7 +163,10 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
     return {
         "epochs": c.epochs >= 1,
         "batch_size": c.batch_size >= 2,
-        "optimizer": c.optimizer in OPTIMIZERS,
+        "optimizer": c.optimizer in OPTIMIZERS or c.optimizer.startswith("timm:"),
+        "schedule": c.schedule in SCHEDULES,
+        "l1": c.l1 >= 0,
+        "layer_decay": 0 < c.layer_decay <= 1,
         "lr": c.lr > 0,
         "weight_decay": c.weight_decay >= 0,
         "momentum": 0 <= c.momentum < 1,
@@ -175,6 +194,7 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
         "focal_gamma": c.focal_gamma >= 0,
         "distill_weight": 0 <= c.distill_weight <= 1,
         "temperature": c.temperature > 0,
+        "accumulate": 1 <= c.accumulate <= max(1, c.batch_size // 2),
         "clip_norm": c.clip_norm is None or c.clip_norm > 0,
         "low_size": c.low_size is None or c.low_size >= 1,
         "low_epochs": c.low_epochs >= 0,

@@ -59,13 +59,13 @@ def draw_curves(path: Path, rows: Sequence[Row]) -> bool:
 
 
 class Scalars:
-    """TensorBoard scalars in a folder; a writer that does nothing where tensorboard is not installed."""
+    """TensorBoard scalars in a folder; a writer that does nothing where tensorboard is not installed or not wanted."""
 
-    def __init__(self, folder: Path, next_epoch: int) -> None:
+    def __init__(self, folder: Path, next_epoch: int, wanted: bool = True) -> None:
         """Go on in ``folder``; what an earlier run logged from ``next_epoch`` on no longer counts."""
         self._folder = folder
         self._writer: Any = None
-        if importlib.util.find_spec("tensorboard") is not None:
+        if wanted and importlib.util.find_spec("tensorboard") is not None:
             tensorboard = require("torch.utils.tensorboard", extra="tensorboard")
             self._writer = tensorboard.SummaryWriter(str(folder), purge_step=next_epoch)
 

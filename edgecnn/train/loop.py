@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 import warnings
@@ -11,9 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,12 +23,15 @@ from edgecnn.train.augment import augment, shrink
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
+from edgecnn.train.distributed import World, parts
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
-from edgecnn.train.losses import class_weights, distillation_loss, label_loss
+from edgecnn.train.freezing import set_training
+from edgecnn.train.losses import class_weights, loss_of_part
 from edgecnn.train.mixing import mix
-from edgecnn.train.optimizer import make_optimizer
+from edgecnn.train.optimizer import absolute_sum, make_optimizer, set_rate
 from edgecnn.train.precision import autocast, choose_precision
-from edgecnn.train.schedule import WeightAverage, lr_factor
+from edgecnn.train.schedule import WeightAverage, lr_factor, plateau_factor
+from edgecnn.train.sync_bn import synchronized
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 WEIGHTS, AVERAGE, OPTIMIZER = "model/", "average/", "optimizer/"
@@ -80,6 +80,7 @@ def fit(
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
     tell: Tell = warnings.warn,
+    world: World | None = None,
 ) -> TrainResult:
     """Train ``model`` in place; when this returns it holds the weights of the epoch with the best validation accuracy.
 
@@ -98,6 +99,7 @@ def fit(
         on_epoch: called with the history row after each epoch (``history.format_epoch`` makes a log line of it).
         on_step: called with (epoch, step, steps of the epoch), all 1-based, after each step.
         tell: called with a line when a damaged checkpoint had to be left aside.
+        world: the processes that train together, each of which calls this; the leader alone writes to ``workdir``.
 
     Raises:
         DataError: no pictures, or labels the model has no logits for.
@@ -108,24 +110,26 @@ def fit(
     """
     if len(train) < 2 or len(val) < 1:
         raise DataError(f"{len(train)} training and {len(val)} validation pictures", hint="give at least 2 and 1")
+    world = world or World()
     workdir.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
-    kept = checkpoint.read_newest(workdir / LAST, workdir / PREVIOUS, tell)
+    with world.leader_first():
+        kept = checkpoint.read_newest(workdir / LAST, workdir / PREVIOUS, tell)
     epochs_done = len(kept[1]["history"]) if kept is not None else 0
     with (
         stopping.stopping_on_sigterm() as stop,
         _settings(config),
-        history.Scalars(workdir / "tensorboard", epochs_done) as scalars,
+        history.Scalars(workdir / "tensorboard", epochs_done, world.leader) as scalars,
     ):
-        run = _Run(model, train, p, config, teacher)
-        identity = _identity(model, train, val, p, config)
+        run = _Run(model, train, p, config, teacher, world)
+        identity = checkpoint.identity(model, train, val, p, config)
+        world.agree((epochs_done, identity), f"not all processes have the same training in {workdir}")
         run.resume_or_prepare(kept, workdir, identity)
         del kept  # as large as the network and its optimizer
         while run.progress.epoch < config.epochs and not run.out_of_patience():
-            with fast_depthwise(run.model, run.device):
+            with fast_depthwise(run.model, run.device), synchronized(run.model, world, config.sync_bn):
                 row = run.one_epoch(stop.watching(on_step))
-            logits = predict_logits(run.evaluated(), val.images, p)
-            loss, top1 = loss_and_top1(logits, val.labels)
+            loss, top1 = run.validate(val)
             if not math.isfinite(loss):
                 raise stopping.not_finite_validation(loss, row["epoch"], row["lr"])
             row |= {"val_loss": loss, "val_top1": top1, "seconds": row["seconds"] + run.lap()}
@@ -138,7 +142,9 @@ def fit(
         checkpoint.load_model(model, tensors, "")
         model.cpu().eval()
     done = run.progress
-    history.draw_curves(workdir / "curves.png", done.history)
+    if world.leader:
+        history.draw_curves(workdir / "curves.png", done.history)
+    world.barrier()  # the leader's caller may remove the folder that others still read
     seconds = sum(row["seconds"] for row in done.history)
     return TrainResult(done.best_top1, done.best_epoch, done.epoch, done.history, seconds, done.precision)
 
@@ -147,10 +153,16 @@ class _Run:
     """One training: model, optimizer, average and progress, and what an epoch does with them."""
 
     def __init__(
-        self, model: nn.Module, train: ImageTensors, p: Preprocess, config: TrainConfig, teacher: Teacher | None
+        self,
+        model: nn.Module,
+        train: ImageTensors,
+        p: Preprocess,
+        config: TrainConfig,
+        teacher: Teacher | None,
+        world: World,
     ) -> None:
-        self.config, self.p, self.teacher = config, p, teacher
-        self.device = torch.device(pick_device(config.device))
+        self.config, self.p, self.teacher, self.world = config, p, teacher, world
+        self.device = world.device(pick_device(config.device))
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.ids = train.ids
         self.images = torch.from_numpy(train.images)
@@ -161,9 +173,11 @@ class _Run:
         self.class_weights = class_weights(self.labels, self.classes).to(self.device) if config.balance else None
         if teacher is not None:
             teacher.to(self.device)
+        self.network = world.spread(self.model)
         self.optimizer = make_optimizer(model, config)
         self.average = WeightAverage(model, config.ema) if config.ema is not None else None
         self.batch_size = min(config.batch_size, len(train))
+        world.check_batch(self.batch_size, config.accumulate)
         self.steps = len(train) // self.batch_size
         self.progress = _Progress(config.precision, [])
         self._since = time.perf_counter()
@@ -189,7 +203,9 @@ class _Run:
                 f"label {int(self.labels.max())} occurs, but the model has {self.classes} logits",
                 hint="build the model with as many classes as the data has",
             )
-        self.progress.precision = choose_precision(self.config.precision, self.model, example, self.classes)
+        example = example[parts(self.world.share(len(example)), self.config.accumulate)[0]]
+        precision = choose_precision(self.config.precision, self.model, example, self.classes)
+        self.progress.precision = self.world.leaders(precision)
 
     def one_epoch(self, on_step: OnStep | None) -> history.Row:
         """Train on every picture once (but an incomplete last batch); the epoch's row without the validation part."""
@@ -197,66 +213,88 @@ class _Run:
         self.lap()
         generator = self._generator(epoch)
         order = torch.randperm(len(self.images), generator=generator)
-        self.model.train()
+        set_training(self.model)
         loss_sum, correct, lr = 0.0, 0, 0.0
         for step in range(self.steps):
             taken = epoch * self.steps + step
             lr = self._set_lr(taken)
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            loss, hits = self._step(chosen, taken, generator)
+            loss, right = self._step(chosen, taken, generator)
             if not math.isfinite(loss):
                 ids = [self.ids[index] for index in chosen.tolist()]
                 raise stopping.not_finite(loss, epoch + 1, step + 1, self.steps, lr, ids)
-            loss_sum, correct = loss_sum + loss, correct + hits
+            loss_sum, correct = loss_sum + loss, correct + right
             if on_step is not None:
                 on_step(epoch + 1, step + 1, self.steps)
+        loss_sum, hits = self.world.sums([loss_sum, correct])
         seen, seconds = self.steps * self.batch_size, self.lap()
         figures = {
             "train_loss": loss_sum / self.steps,
-            "train_top1": correct / seen,
+            "train_top1": hits / seen,
             "images_per_second": seen / seconds,
         }
         return {"epoch": epoch + 1, "lr": lr, **figures, "seconds": seconds}
 
     def _step(self, chosen: Tensor, taken: int, generator: torch.Generator) -> tuple[float, int]:
-        """One step, after ``taken`` earlier ones, on the pictures ``chosen``; the loss and how many were right."""
+        """One step, after ``taken`` earlier ones, on the pictures ``chosen``.
+
+        Every process augments all of them and takes its share. Returns what that share has in the loss, and how many of
+        it were right: over all processes they sum up to the batch's.
+        """
         config = self.config
         batch = augment(self.images[chosen].to(self.device), config, self.p, generator)
         labels = self.labels[chosen].to(self.device)
         batch, target = mix(batch, labels, self.classes, config, generator)
-        wanted = None if self.teacher is None else self._teacher_logits(batch, taken)
+        mine = self.world.share(len(chosen))
+        wanted = None if self.teacher is None else self._teacher_logits(batch[mine], taken)
         if config.low_size is not None and taken < config.low_epochs * self.steps:
             batch = shrink(batch, config.low_size)
-        with autocast(self.progress.precision, self.device):
-            logits = self.model(batch).float()
-        loss = label_loss(logits, target, config, self.class_weights)
-        if wanted is not None:
-            learned = distillation_loss(logits, wanted, config.temperature)
-            loss = torch.lerp(loss, learned, config.distill_weight)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        loss_sum, correct = 0.0, 0
+        for part in parts(mine, config.accumulate):
+            with self.world.gradients(self.network, last=part.stop == mine.stop):
+                with autocast(self.progress.precision, self.device):
+                    logits = self.network(batch[part]).float()
+                theirs = None if wanted is None else wanted[part.start - mine.start : part.stop - mine.start]
+                loss = loss_of_part(logits, target, part, config, self.class_weights, theirs)
+                torch.autograd.backward(loss * self.world.size)  # summed over processes, where DDP takes the mean
+            loss_sum, correct = loss_sum + loss.item(), correct + int((logits.argmax(1) == labels[part]).sum())
+        if config.l1:
+            torch.autograd.backward(config.l1 * absolute_sum(self.model))
         if config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimizer.step()
+        self.world.average_buffers(self.model)
         if self.average is not None:
             self.average.update(self.model, taken)
-        return loss.item(), int((logits.argmax(1) == labels).sum())
+        return loss_sum, correct
+
+    def validate(self, val: ImageTensors) -> list[float]:
+        """Loss and top-1 on the validation pictures, of which every process looks at its share."""
+        mine = self.world.share(len(val))
+        images, labels = val.images[mine], val.labels[mine]
+        if not len(labels):
+            return self.world.mean((0.0, 0.0), 0)
+        return self.world.mean(loss_and_top1(predict_logits(self.evaluated(), images, self.p), labels), len(labels))
 
     def record(self, row: history.Row, workdir: Path, identity: str) -> None:
-        """Take the epoch into the history and write the files; the last checkpoint declares the epoch done."""
+        """Take the epoch into the history; the leader writes the files, whose last checkpoint declares it done."""
         done = self.progress
         done.history.append(row)
         if row["val_top1"] > done.best_top1:
             done.best_top1, done.best_epoch = row["val_top1"], row["epoch"]
-            best = {"epoch": row["epoch"], "val_top1": row["val_top1"]}
-            checkpoint.write(workdir / BEST, checkpoint.model_tensors(self.evaluated(), ""), best)
-        tensors = checkpoint.model_tensors(self.model, WEIGHTS) | checkpoint.optimizer_tensors(
-            self.optimizer, OPTIMIZER
-        )
-        if self.average is not None:
-            tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
-        checkpoint.write(workdir / LAST, tensors, asdict(done) | {"identity": identity}, previous=workdir / PREVIOUS)
-        history.write_csv(workdir / "history.csv", done.history)
+            if self.world.leader:
+                best = {"epoch": row["epoch"], "val_top1": row["val_top1"]}
+                checkpoint.write(workdir / BEST, checkpoint.model_tensors(self.evaluated(), ""), best)
+        if self.world.leader:
+            tensors = checkpoint.model_tensors(self.model, WEIGHTS)
+            tensors |= checkpoint.optimizer_tensors(self.optimizer, OPTIMIZER)
+            if self.average is not None:
+                tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
+            state = asdict(done) | {"identity": identity}
+            checkpoint.write(workdir / LAST, tensors, state, previous=workdir / PREVIOUS)
+            history.write_csv(workdir / "history.csv", done.history)
+        self.world.barrier()
 
     def evaluated(self) -> nn.Module:
         """The network whose accuracy counts: the average if there is one."""
@@ -274,9 +312,11 @@ class _Run:
 
     def _set_lr(self, step: int) -> float:
         warmup = round(self.config.warmup_epochs * self.steps)
-        lr = self.config.lr * lr_factor(step, self.config.epochs * self.steps, warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        config = self.config
+        lr = config.lr * lr_factor(step, config.epochs * self.steps, warmup, config.schedule)
+        if config.schedule == "plateau":
+            lr *= plateau_factor([row["val_loss"] for row in self.progress.history])
+        set_rate(self.optimizer, lr)
         return lr
 
     def _teacher_logits(self, batch: Tensor, taken: int) -> Tensor:
@@ -288,7 +328,7 @@ class _Run:
 
     def _generator(self, epoch: int) -> torch.Generator:
         """What the epoch's order and augmentation are drawn from; torch's global source (dropout) is seeded too."""
-        torch.manual_seed(_seed_of(self.config.seed, epoch))
+        torch.manual_seed(_seed_of(self.config.seed, epoch) + 2 * self.world.rank)  # dropout: another in each process
         view = epoch % self.config.views if self.config.views else epoch
         return torch.Generator().manual_seed(_seed_of(self.config.seed, view) + 1)
 
@@ -315,15 +355,3 @@ def _settings(config: TrainConfig) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _identity(model: nn.Module, train: ImageTensors, val: ImageTensors, p: Preprocess, config: TrainConfig) -> str:
-    """A digest of all that must be the same for a run to be continued (but not of the pixels: they may be many)."""
-    digest = hashlib.sha256()
-    shapes: dict[str, Any] = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    digest.update(json.dumps([config.to_dict(), asdict(p), shapes], sort_keys=True).encode())
-    for part in (train, val):
-        digest.update("\n".join(part.ids).encode())
-        digest.update(np.ascontiguousarray(part.labels).tobytes())
-        digest.update(str(part.images.shape).encode())
-    return digest.hexdigest()

@@ -51,3 +51,29 @@ def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Te
     wanted = (teacher / temperature).log_softmax(1)
     found = (logits / temperature).log_softmax(1)
     return temperature**2 * F.kl_div(found, wanted, reduction="batchmean", log_target=True)
+
+
+def loss_of_part(
+    logits: Tensor, target: Tensor, part: slice, config: TrainConfig, weights: Tensor | None, wanted: Tensor | None
+) -> Tensor:
+    """What a part of a batch adds to the loss: over all parts it sums up to the loss of the whole batch.
+
+    logits (n, K) and the teacher's ``wanted`` (n, K), where there is one, are of the part. ``target``, (N,) int64 or
+    soft (N, K), is the whole batch's, because a mean weighted by class depends on all of it.
+    """
+    loss = label_loss(logits, target[part], config, weights) * _share(target, part, config, weights)
+    if wanted is None:
+        return loss
+    learned = distillation_loss(logits, wanted, config.temperature) * (len(logits) / len(target))
+    return torch.lerp(loss, learned, config.distill_weight)
+
+
+def _share(target: Tensor, part: slice, config: TrainConfig, weights: Tensor | None) -> Tensor | float:
+    """The part's share of the pictures, or of their class weights where ``label_loss`` is a mean weighted by those.
+
+    Soft labels under ``ce`` are the exception: torch divides them by the number of pictures.
+    """
+    if weights is None or (config.loss == "ce" and target.is_floating_point()):
+        return len(target[part]) / len(target)
+    weight = target @ weights if target.is_floating_point() else weights[target]
+    return weight[part].sum() / weight.sum()

@@ -13,6 +13,7 @@ from edgecnn.data.tensors import ImageTensors
 from edgecnn.train.distill import Teacher
 from edgecnn.train.history import Row
 from edgecnn.train.loop import fit
+from edgecnn.train.optimizer import absolute_sum, make_optimizer
 
 
 def test_a_student_follows_its_teacher_not_the_labels(tmp_path: Path) -> None:
@@ -42,9 +43,43 @@ def test_an_interrupted_distillation_ends_with_the_same_bits(tmp_path: Path, vie
 
 
 @pytest.mark.parametrize(
-    "changed", [{"loss": "focal"}, {"loss": "bce"}, {"balance": True}, {"mixup": 0.2}, {"clip_norm": 1.0}]
+    "changed",
+    [
+        {"loss": "focal"},
+        {"loss": "bce"},
+        {"balance": True},
+        {"mixup": 0.2},
+        {"clip_norm": 1.0},
+        {"schedule": "one_cycle"},
+        {"schedule": "plateau"},
+        {"l1": 1e-5},
+        {"layer_decay": 0.8},
+        {"optimizer": "rmsprop", "lr": 0.01},
+        {"optimizer": "timm:lamb", "lr": 0.02},
+    ],
 )
 def test_each_way_to_train_learns_the_task(tmp_path: Path, changed: dict[str, object]) -> None:
+    if str(changed.get("optimizer", "")).startswith("timm:"):
+        pytest.importorskip("timm")
     model = tiny()
     result = fit(model, TRAIN, VAL, P, replace(CONFIG, epochs=10, **changed), tmp_path)  # type: ignore[arg-type]
     assert result.best_top1 > 0.9
+
+
+def test_l1_makes_weights_small(tmp_path: Path) -> None:
+    sizes = []
+    for number, l1 in enumerate((0.0, 0.01)):
+        model = tiny()
+        fit(model, TRAIN, VAL, P, replace(CONFIG, l1=l1), tmp_path / str(number))
+        sizes.append(absolute_sum(model).item())
+    assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_earlier_blocks_learn_more_slowly() -> None:
+    model = tiny()
+    groups = make_optimizer(model, replace(CONFIG, layer_decay=0.5)).param_groups
+    scales = {id(each): group["lr_scale"] for group in groups for each in group["params"]}
+    assert len(scales) == len(list(model.parameters()))
+    assert [scales[id(layer.weight)] for layer in (model.classifier, model.depthwise, model.bn, model.conv)] == [
+        1.0, 0.5, 0.25, 0.125,
+    ]  # fmt: skip
