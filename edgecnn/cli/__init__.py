@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import typer
 
-from edgecnn.cli import compare, look, make, preview
+from edgecnn.cli import compare, look, make, preview, split
 from edgecnn.errors import EdgecnnError, StoppedError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ VERBS: tuple[Callable[..., None], ...] = (
 for verb in VERBS:
     app.command()(verb)
 look.data_app.command()(preview.preview)
+look.data_app.command()(split.split)
 app.add_typer(look.data_app, name="data")
 
 

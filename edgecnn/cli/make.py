@@ -19,11 +19,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Moved = Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the bundle's pictures are now.")]
 TRAIN_SET = "Any other setting of training: --set cutout=8 --set ema=0.99; --dry-run shows them all."
 STEP_SET = "Change a setting of the recipe: --set steps.0.epochs=5; --dry-run shows them all."
+SOURCE = "A folder (train/ val/ test/ or class folders), a .csv, .parquet or datasets folder, digits, torchvision:NAME."
 MODEL = f"{', '.join(catalog.MODELS)} or timm:NAME."
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="A folder of pictures (train/ val/ test/ or class folders), or: digits.")],
+    data: Annotated[str, typer.Argument(help=SOURCE)],
     out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder; the bundle is OUT/float.")],
     model: Annotated[str, typer.Option(help=MODEL)] = "mobilenet_v2",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training pictures.")] = 20,
@@ -32,6 +33,7 @@ def train(
     pretrained: Annotated[
         str | None, typer.Option(help="Start from: timm, pip:efficientnet-lite0, or a .safetensors or .pth file.")
     ] = None,
+    transfer: Annotated[str, typer.Option(help="With --pretrained: full, two_stage or features.")] = "full",
     teacher: Annotated[str | None, typer.Option(help="Learn the logits of this bundle too, or of timm:NAME.")] = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Pictures per step.")] = 128,
     optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
@@ -44,6 +46,7 @@ def train(
     crop_scale: Annotated[float | None, typer.Option(help="Smallest area of a random resized crop, e.g. 0.5.")] = None,
     patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without a gain.")] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    folds: Annotated[int | None, typer.Option(min=2, help="Cross-validate: OUT/fold-1/float ..., folds.json.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
@@ -56,7 +59,7 @@ def train(
     names = TrainStep.model_fields
     step = {"kind": "train", **{key: value for key, value in locals().items() if key in names}}
     changes = [setting if setting.startswith("data_seed=") else f"steps.0.{setting}" for setting in settings or []]
-    _run({"name": out.resolve().name, "data": data, "data_seed": 0, "steps": [step]}, out, changes, dry_run)
+    _run({"name": out.resolve().name, "data": data, "data_seed": 0, "steps": [step]}, out, changes, dry_run, folds)
 
 
 def compress(
@@ -148,7 +151,7 @@ def run(
     _run(raw, out, settings, dry_run)
 
 
-def _run(raw: dict[str, Any], out: Path, settings: list[str] | None, dry_run: bool) -> None:
+def _run(raw: dict[str, Any], out: Path, settings: list[str] | None, dry_run: bool, folds: int | None = None) -> None:
     """Check a recipe against the bundles that are there, then print it or run it."""
     from edgecnn import recipe as recipes
     from edgecnn.bundle import stages
@@ -157,10 +160,22 @@ def _run(raw: dict[str, Any], out: Path, settings: list[str] | None, dry_run: bo
         recipes.set_value(raw, setting)
     recipe = recipes.parse(raw, "the recipe").resolved(stages(out))
     if dry_run:
+        if folds is not None:
+            print(f"# {folds} times: with data: {recipe.data}#fold=1/{folds} and so on")
         print(recipes.dump(recipe), end="")
         return
     from edgecnn.cli.progress import context
+    from edgecnn.pipeline.folding import cross_validate
     from edgecnn.pipeline.run import run as run_recipe
+    from edgecnn.train.distributed import joined
 
-    run_recipe(context(out, recipe.data, recipe.data_seed), recipe)
-    print(out)
+    with joined() as world:
+        where = context(out, recipe.data, recipe.data_seed, world)
+        if folds is None:
+            run_recipe(where, recipe)
+        else:
+            found = cross_validate(where, recipe, folds)
+    if world.leader:
+        if folds is not None:
+            print("\n".join(found.lines()))
+        print(out)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgecnn.pipeline.context import Context, Watcher
+    from edgecnn.train.distributed import World
 
 
 def tell(line: str) -> None:
@@ -80,10 +81,12 @@ def watch(stage: str, epochs: int) -> Watcher:
     return Bar(stage, epochs) if in_terminal() else Lines(stage, epochs)
 
 
-def context(run: Any, data: str | None = None, data_seed: int = 0) -> Context:
-    """A context that talks to the terminal."""
+def context(run: Any, data: str | None = None, data_seed: int = 0, world: World | None = None) -> Context:
+    """A context that talks to the terminal; of several processes only the leader does."""
     from pathlib import Path
 
-    from edgecnn.pipeline.context import Context
+    from edgecnn.pipeline.context import Context, silent
 
-    return Context(Path(run), data, data_seed, tell=tell, watch=watch)
+    if world is not None and not world.leader:
+        return Context(Path(run), data, data_seed, tell=lambda line: None, watch=silent, world=world)
+    return Context(Path(run), data, data_seed, tell=tell, watch=watch, world=world)

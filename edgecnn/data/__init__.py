@@ -1,8 +1,8 @@
 """Where pictures come from and how they become arrays. What was decided here, and why:
 
-* **One way in.** ``source.open_data`` turns a name or a folder into an ``ImageSet``; nothing else knows where
+* **One way in.** ``source.open_data`` turns a name or a path into an ``ImageSet``; nothing else knows where
   pictures come from. A new kind of source is one file with a class that has the members of ``items.ImageSet``, and
-  one line in ``open_data``.
+  one row in ``kinds.KINDS``.
 * **Everything is checked before anything runs.** Opening a folder decodes every file with the code that training
   uses, and raises one ``DataError`` with every broken file, every class that is too small and every class that is
   missing from a split.
@@ -18,6 +18,9 @@
   ``source.with_splits`` restores them.
 * **Test means test.** A folder with ``train/`` and ``val/`` only gets a new val split out of train, and its ``val/`` is
   reported on and never tuned on.
+* **A fold is a source.** ``SOURCE#fold=2/5`` has the fold as its test split and takes val out of the rest, so every
+  fold is trained, evaluated and made again like any other set. Groups (a table's column ``group``) are never torn
+  apart by anything that splits here.
 * **Statistics and calibration see train only.** By default one mean and one std serve all channels, with 255 * mean
   whole: then normalization folds exactly into the quantized input. Pretrained networks keep the constants they were
   trained with.

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import PIL
+from PIL import Image
 
 from edgecnn.data.parallel import in_threads
 from edgecnn.data.preprocess import load_picture
@@ -74,15 +75,20 @@ def cache_folder() -> Path:
         return Path(tempfile.gettempdir()) / "edgecnn"
 
 
+def shape_problem(picture: Image.Image) -> str:
+    """The reason against a picture that is nearly a line; empty for others."""
+    width, height = picture.size
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        return f"{width} x {height} pixels: one side is more than {MAX_ASPECT} times the other"
+    return ""
+
+
 def _decode_all(root: Path, ids: Sequence[str]) -> dict[str, str]:
     def reason_against(id: str) -> str:
         try:
-            width, height = load_picture(root / id).size
+            return shape_problem(load_picture(root / id))
         except DataError as error:
             return error.message.removeprefix(f"{root / id}: ")
-        if max(width, height) > MAX_ASPECT * min(width, height):
-            return f"{width} x {height} pixels: one side is more than {MAX_ASPECT} times the other"
-        return ""
 
     return {id: reason for id, reason in zip(ids, in_threads(reason_against, ids), strict=True) if reason}
 

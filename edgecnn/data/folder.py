@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from edgecnn.errors import DataError
 from edgecnn.spec import Split
 
 LISTED_PROBLEMS = 200
+SOURCES = "digits, a folder, a .csv or .parquet file, or torchvision:NAME"
+Divide = Callable[[Sequence[Item], Mapping[Split, float], int], dict[Split, tuple[Item, ...]]]
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,12 @@ def open_folder(source: str, *, seed: int, fractions: tuple[float, float, float]
     root = Path(source).expanduser()
     if not root.is_dir():
         kind = "is a file, not a folder" if root.exists() else "does not exist"
-        raise DataError(f"{source} {kind}", hint=f'give "digits" or the path of a folder: {LAYOUT_HINT}')
+        raise DataError(f"{source} {kind}", hint=f"give {SOURCES}; {LAYOUT_HINT}")
     found = scan(root)
     checked = check_pictures(root, found.pictures)
     broken = [f"{root / id}: {reason}" for id, reason in checked.broken.items()]
     if problems := [*found.problems, *broken, *class_problems(found, checked.broken)]:
-        raise _report(root, problems)
+        raise report_problems(root, problems)
     given = {
         split: by_id(Item(id, found.labels.index(label)) for label, ids in classes.items() for id in ids)
         for split, classes in found.splits.items()
@@ -60,21 +62,27 @@ def open_folder(source: str, *, seed: int, fractions: tuple[float, float, float]
         root=root,
         labels=found.labels,
         splits=splits,
-        digest=_digest(found.labels, given, checked.sizes),
+        digest=digest_of(found.labels, given, checked.sizes),
         notes=(*found.notes, *notes),
     )
 
 
 def complete_splits(
-    given: Mapping[Split, tuple[Item, ...]], seed: int, fractions: tuple[float, float, float]
+    given: Mapping[Split, tuple[Item, ...]],
+    seed: int,
+    fractions: tuple[float, float, float],
+    divide: Divide = split_stratified,
 ) -> tuple[dict[Split, tuple[Item, ...]], list[str]]:
-    """The three splits from those that the folders give (train at least), and what to tell about it."""
+    """The three splits from those that the folders give (train at least), and what to tell about it.
+
+    ``divide`` makes splits out of train.
+    """
     if len(given) == 3:
         return dict(given), []
     if len(given) == 1:
-        return split_stratified(given[Split.TRAIN], dict(zip(SPLIT_ORDER, fractions, strict=True)), seed), []
+        return divide(given[Split.TRAIN], dict(zip(SPLIT_ORDER, fractions, strict=True)), seed), []
     weights = {Split.TRAIN: 1 - fractions[1], Split.VAL: fractions[1]}
-    splits = split_stratified(given[Split.TRAIN], weights, seed)
+    splits = divide(given[Split.TRAIN], weights, seed)
     if Split.TEST in given:
         notes = [f"no val/: {fractions[1]:.0%} of train/ serves as the val split"]
         return {**splits, Split.TEST: given[Split.TEST]}, notes
@@ -82,19 +90,21 @@ def complete_splits(
     return {**splits, Split.TEST: given[Split.VAL]}, notes
 
 
-def _digest(labels: tuple[str, ...], given: Mapping[Split, Sequence[Item]], sizes: Mapping[str, int]) -> str:
+def digest_of(labels: tuple[str, ...], given: Mapping[Split, Sequence[Item]], sizes: Mapping[str, int]) -> str:
+    """SHA-256 (hex) over ids, class names and file sizes, in no order."""
     lines = [f"{item.id}\t{labels[item.label]}\t{sizes[item.id]}" for items in given.values() for item in items]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def _report(root: Path, problems: Sequence[str]) -> DataError:
+def report_problems(root: Path, problems: Sequence[str], layout: str = LAYOUT_HINT) -> DataError:
+    """One error for all problems of the set at ``root``; ``layout`` says how such a set looks."""
     listed = [f"  {_printable(problem)}" for problem in problems[:LISTED_PROBLEMS]]
     if len(problems) > LISTED_PROBLEMS:
         listed.append(f"  ... and {len(problems) - LISTED_PROBLEMS} more")
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return DataError(
         "\n".join([f"{root}: {count} found", *listed]),
-        hint=f"repair, move or remove what is listed; {LAYOUT_HINT}",
+        hint=f"repair, move or remove what is listed; {layout}",
     )
 
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgecnn.bundle import Bundle
 from edgecnn.data.items import ImageSet
-from edgecnn.data.source import open_data, with_splits
+from edgecnn.data.source import is_there, open_data, place_of, with_splits
 from edgecnn.errors import DataError
+
+if TYPE_CHECKING:
+    from edgecnn.train.distributed import World
 
 SPLITS = "splits.json"
 Tell = Callable[[str], None]
@@ -54,6 +57,7 @@ class Context:
     """What every step needs besides its own settings.
 
     ``tell`` gets one line of text at a time; ``watch`` makes a watcher for a stage's training of so many epochs.
+    ``world``: the processes that train together, each with such a context; ``None``: this one is alone.
     """
 
     run: Path
@@ -61,6 +65,7 @@ class Context:
     data_seed: int = 0
     tell: Tell = print
     watch: Callable[[str, int], Watcher] = silent
+    world: World | None = None
 
 
 @cache
@@ -75,11 +80,6 @@ def describe_data(data: ImageSet, source: str, seed: int) -> dict[str, Any]:
     return {"source": place_of(source), "seed": seed, "digest": data.digest, "counts": counts}
 
 
-def place_of(source: str) -> str:
-    """A source as manifests write it: ``digits``, or the folder's absolute path."""
-    return source if source == "digits" else str(Path(source).resolve())
-
-
 def data_of(bundle: Bundle, override: str | None = None) -> ImageSet:
     """The pictures a bundle was made from, in the splits it was made with; or ``override``, with the same classes.
 
@@ -89,7 +89,7 @@ def data_of(bundle: Bundle, override: str | None = None) -> ImageSet:
     facts = bundle.manifest.data
     moved = override is not None and place_of(override) != facts["source"]
     source = override if override is not None and moved else str(facts["source"])
-    if not moved and source != "digits" and not Path(source).is_dir():
+    if not moved and not is_there(source):
         raise DataError(f"the pictures of {bundle.path} were in {source}", hint="say where they are now with --data")
     data = opened(source, int(facts["seed"]))
     if list(data.labels) != bundle.manifest.labels:

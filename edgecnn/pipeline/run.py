@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgecnn.bundle import Bundle, find_bundles, open_bundle
@@ -20,8 +21,14 @@ def run(context: Context, recipe: Recipe) -> None:
     """Run a resolved recipe in ``context.run``.
 
     Steps whose bundles or files are there already are skipped, measurements are taken again. A failed gate ends it.
+    Of several processes (``context.world``) all train, and the leader does everything else.
     """
+    together, alone = context, replace(context, world=None)
     for number, step in enumerate(recipe.steps, 1):
+        trains = isinstance(step, TrainStep)
+        if not trains and together.world is not None and not together.world.leader:
+            continue
+        context = together if trains else alone
         context.tell(f"[{number}/{len(recipe.steps)}] {step.kind}")
         match step:
             case TrainStep():

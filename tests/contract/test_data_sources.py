@@ -39,11 +39,36 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture(params=[*LAYOUTS, "restored"])
+def write_table(root: Path) -> str:
+    """A table of the pictures of a flat set."""
+    write_set(root, {"": 20})
+    rows = [f"{path.relative_to(root)},{path.parent.name}" for path in root.glob("*/*.png")]
+    (root / "table.csv").write_text("\n".join(["file,label", *rows]))
+    return str(root / "table.csv")
+
+
+def write_parquet(root: Path) -> str:
+    """The pictures of a flat set inside one file."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    write_set(root, {"": 20})
+    paths = sorted(root.glob("*/*.png"))
+    images = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+    table = pa.table({"image": images, "label": [path.parent.name for path in paths]})
+    parquet.write_table(table, root / "set.parquet", row_group_size=7)
+    return str(root / "set.parquet")
+
+
+WRITERS = {"table": write_table, "parquet": write_parquet}
+
+
+@pytest.fixture(params=[*LAYOUTS, *WRITERS, "restored"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     if request.param == "restored":
         root = write_set(tmp_path, {"": 20})
         return lambda seed: with_splits(open_data(root), split_ids(open_data(root, seed=seed)))
+    if request.param in WRITERS:
+        written = WRITERS[request.param](tmp_path)
+        return lambda seed: open_data(written, seed=seed)
     layout = LAYOUTS[request.param]
     source = "digits" if layout is None else write_set(tmp_path, layout)
     return lambda seed: open_data(source, seed=seed)
