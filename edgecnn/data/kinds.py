@@ -13,6 +13,7 @@ from edgecnn.data.items import ImageSet
 from edgecnn.data.parquet import holds_shards, open_parquet
 from edgecnn.data.table import TABLE_SUFFIXES, open_table
 from edgecnn.data.torchvision_sets import PREFIX, open_torchvision
+from edgecnn.data.webdataset import holds_tars, open_webdataset
 
 
 class Opener(Protocol):
@@ -44,6 +45,7 @@ KINDS: dict[str, Kind] = {  # the first that matches counts
     "torchvision": Kind(lambda source: source.startswith(PREFIX), open_torchvision, is_path=False),
     "table": Kind(_is_table, open_table),
     "parquet": Kind(holds_shards, open_parquet),
+    "webdataset": Kind(holds_tars, open_webdataset),
     "folder": Kind(lambda source: True, open_folder),
 }
 

@@ -10,7 +10,6 @@ Nothing is unpacked: Arrow files are mapped into memory, of Parquet files the ro
 from __future__ import annotations
 
 import json
-import re
 import threading
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -18,16 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from edgecnn.catalog import require
-from edgecnn.data.check import shape_problem
-from edgecnn.data.folder import complete_splits, digest_of, report_problems
-from edgecnn.data.items import Item
-from edgecnn.data.layout import SPLIT_FOLDERS, Classes, Found, class_problems
-from edgecnn.data.parallel import in_threads
-from edgecnn.data.preprocess import decode, load_picture
-from edgecnn.data.splits import by_id
+from edgecnn.data.layout import SPLIT_FOLDERS, Classes
+from edgecnn.data.packed import Packed, PackedImages, split_of
 from edgecnn.errors import DataError
 from edgecnn.spec import Split
 
@@ -78,27 +70,11 @@ class Shard:
         return found if isinstance(found, dict) else {"bytes": found}
 
 
-@dataclass(frozen=True)
-class ParquetImages:
-    """Pictures in shards; the id ``test-00000-of-00001/000007`` is row 7 (from 0) of the file of that name."""
-
-    name: str
-    root: Path
-    labels: tuple[str, ...]
-    splits: Mapping[Split, tuple[Item, ...]]
-    digest: str
-    notes: tuple[str, ...]
-    shards: Mapping[str, Shard]
-
-    def read(self, item: Item) -> Image.Image:
-        """Decode one picture to upright 8-bit RGB. Raises ``DataError``."""
-        return _decode(self.root, self.shards, item.id)
-
-
-def open_parquet(source: str, *, seed: int, fractions: tuple[float, float, float]) -> ParquetImages:
+def open_parquet(source: str, *, seed: int, fractions: tuple[float, float, float]) -> PackedImages:
     """Open shards, decode every picture once, and split as a folder is split.
 
-    Raises ``DataError`` with all problems, ``MissingPackageError`` without pyarrow.
+    The id ``test-00000-of-00001/000007`` is row 7 (from 0) of the file of that name. Raises ``DataError`` with all
+    problems, ``MissingPackageError`` without pyarrow.
     """
     root = Path(source).expanduser()
     if not root.exists():
@@ -115,28 +91,14 @@ def open_parquet(source: str, *, seed: int, fractions: tuple[float, float, float
         names = _class_names(shard)
         there = set(shard.labels)
         order |= dict.fromkeys(names[number] for number in sorted(there & names.keys(), key=_number_first))
-        classes = by_split.setdefault(_split_of(key), {})
+        classes = by_split.setdefault(split_of(key), {})
         for row, label in enumerate(shard.labels):
             if label in names:
                 classes.setdefault(names[label], []).append(f"{key}/{row:06d}")
             else:
                 problems.append(f"{key}/{row:06d}: no label" if label in (None, -1) else f"{key}/{row:06d}: {label!r}")
-    found = Found({split: by_split[split] for split in Split if split in by_split}, (), ())
-    if Split.TRAIN not in found.splits:
-        raise DataError(f"{root} has no train split", hint="name its files train-..., validation-... and test-...")
-    sizes, broken = _check(base, shards, found.pictures)
-    problems += [f"{id}: {reason}" for id, reason in broken.items()]
-    if problems := [*problems, *class_problems(found, broken)]:
-        raise report_problems(root, problems, PARQUET_HINT)
-    labels = tuple(order)
-    numbers = {name: number for number, name in enumerate(labels)}
-    given = {
-        split: by_id(Item(id, numbers[name]) for name, ids in classes.items() for id in ids)
-        for split, classes in found.splits.items()
-    }
-    splits, notes = complete_splits(given, seed, fractions)
-    digest = digest_of(labels, given, sizes)
-    return ParquetImages(root.resolve().name, base, labels, splits, digest, tuple(notes), shards)
+    packed = Packed(root, by_split, tuple(order), lambda id: _content(base, shards, id), PARQUET_HINT)
+    return packed.opened(problems, seed=seed, fractions=fractions)
 
 
 def _open_shard(path: Path) -> Shard:
@@ -200,21 +162,6 @@ def _number_first(value: Any) -> tuple[bool, Any]:
     return isinstance(value, str), value
 
 
-def _split_of(key: str) -> Split:
-    """The split that a folder or the first word of a file's name says; train if none does."""
-    *folders, name = key.lower().split("/")
-    words = [re.split(r"[-_.]", name)[0], *reversed(folders)]
-    return next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), Split.TRAIN)
-
-
-def _decode(root: Path, shards: Mapping[str, Shard], id: str) -> Image.Image:
-    try:
-        content = _content(root, shards, id)
-        return load_picture(content) if isinstance(content, Path) else decode(content)
-    except DataError as error:
-        raise DataError(f"{id}: {error.message}", hint="replace or remove the picture") from error
-
-
 def _content(root: Path, shards: Mapping[str, Shard], id: str) -> bytes | Path:
     """The bytes of a picture, or its path where the file has only that."""
     key, _, row = id.rpartition("/")
@@ -225,18 +172,3 @@ def _content(root: Path, shards: Mapping[str, Shard], id: str) -> bytes | Path:
     if path:
         return root / str(path)
     raise DataError("no picture in this row")
-
-
-def _check(root: Path, shards: Mapping[str, Shard], ids: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
-    """The size in bytes of every picture, and the reason against each that cannot be used."""
-
-    def look(id: str) -> tuple[int, str]:
-        try:
-            content = _content(root, shards, id)
-            picture = load_picture(content) if isinstance(content, Path) else decode(content)
-            return content.stat().st_size if isinstance(content, Path) else len(content), shape_problem(picture)
-        except DataError as error:
-            return 0, error.message
-
-    found = dict(zip(ids, in_threads(look, ids), strict=True))
-    return {id: size for id, (size, _) in found.items()}, {id: reason for id, (_, reason) in found.items() if reason}

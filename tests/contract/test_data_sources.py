@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +60,21 @@ def write_parquet(root: Path) -> str:
     return str(root / "set.parquet")
 
 
-WRITERS = {"table": write_table, "parquet": write_parquet}
+def write_tars(root: Path) -> str:
+    """The pictures of a flat set in two tar files, each beside its class."""
+    write_set(root / "loose", {"": 20})
+    for number in range(2):
+        with tarfile.open(root / f"train-{number:03d}.tar", "w") as tar:
+            for path in sorted((root / "loose").glob("*/*.png"))[number::2]:
+                key = f"{path.parent.name}-{path.stem}"
+                for name, content in ((f"{key}.png", path.read_bytes()), (f"{key}.cls", path.parent.name.encode())):
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+    return str(root / "train-{000..001}.tar")
+
+
+WRITERS = {"table": write_table, "parquet": write_parquet, "webdataset": write_tars}
 
 
 @pytest.fixture(params=[*LAYOUTS, *WRITERS, "restored"])
