@@ -16,7 +16,7 @@ import matplotlib
 from edgecnn.bundle import Bundle, open_bundle
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 SHOWN = 8

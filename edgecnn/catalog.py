@@ -57,6 +57,7 @@ MODELS: dict[str, ModelRow] = {
         "edgecnn.models.mobilenet_v3:mobilenet_v3_large", "Howard 2019, arXiv:1905.02244", 224
     ),
     "mobilenet_v4_small": ModelRow("edgecnn.models.mobilenet_v4:mobilenet_v4_small", "Qin 2024, arXiv:2404.10518", 224),
+    "mcunet": ModelRow("edgecnn.models.mcunet:mcunet", "Lin 2020, arXiv:2007.10319", 176),
     "resnet8": ModelRow("edgecnn.models.resnet8:resnet8", "Banbury 2021 (MLPerf Tiny), arXiv:2106.07597", 32),
     "resnet11": ModelRow("edgecnn.models.resnet11:resnet11", "Jordan 2024, arXiv:2404.00498", 32),
     "resnet20": ModelRow("edgecnn.models.resnet_cifar:resnet20", "He 2016, arXiv:1512.03385, section 4.2", 32),

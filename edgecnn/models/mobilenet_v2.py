@@ -31,14 +31,13 @@ STAGES: tuple[tuple[int, int, int, int], ...] = (
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise 3x3, project 1x1 linearly; added to its input where the shapes allow (Figure 3)."""
+    """Expand 1x1, depthwise, project 1x1 linearly; added to its input where the shapes allow (Figure 3)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: float, act: str) -> None:
-        """A block (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+    def __init__(self, inputs: int, hidden: int, outputs: int, kernel: int, stride: int, act: str) -> None:
+        """A block (N, inputs, H, W) -> (N, outputs, H / stride, W / stride) with ``hidden`` channels inside."""
         super().__init__()
-        hidden = round(inputs * expansion)
         self.expand = conv_bn(inputs, hidden, 1, act=act) if hidden != inputs else nn.Identity()
-        self.depthwise = conv_bn(hidden, hidden, 3, stride=stride, groups=hidden, act=act)
+        self.depthwise = conv_bn(hidden, hidden, kernel, stride=stride, groups=hidden, act=act)
         self.project = conv_bn(hidden, outputs, 1)
         self.residual = stride == 1 and inputs == outputs
 
@@ -64,7 +63,7 @@ class MobileNetV2(nn.Module):
             outputs = round_channels(base * spec.width)
             for repeat in range(repeats):
                 stride = stage_stride if repeat == 0 else 1
-                blocks.append(InvertedResidual(channels, outputs, stride, expansion, act))
+                blocks.append(InvertedResidual(channels, round(channels * expansion), outputs, 3, stride, act))
                 channels = outputs
         self.blocks = nn.Sequential(*blocks)
         # The paper keeps the head at 1280 for widths below 1.

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgecnn import catalog
+from edgecnn.models import mcunet
 from edgecnn.models.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ModelSpec", "build", "names"]
+__all__ = ["ModelSpec", "build", "named", "names"]
 
 
 def names() -> tuple[str, ...]:
     """The networks that are edgecnn's own; ``timm:<any timm model>`` is the other way to name one."""
     return tuple(catalog.MODELS)
+
+
+def named(name: str, num_classes: int, image_size: int | None, **options: Any) -> ModelSpec:
+    """The spec of a network by its name, or by an MCUNet's JSON file, at its paper's image size unless one is given.
+
+    Raises ModelError for an unknown name, UsageError for a file that is not there.
+    """
+    if name.endswith(".json"):
+        rows, size = mcunet.read_json(Path(name))
+        return ModelSpec("mcunet", num_classes, image_size or size, **{"stages": rows, **options})
+    size = image_size or catalog.model_row(name).default_size
+    return ModelSpec(name, num_classes, size, **options)
 
 
 def build(spec: ModelSpec) -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecnn.bundle import open_bundle
-from edgecnn.catalog import model_row
 from edgecnn.errors import UsageError
 from edgecnn.models import zoo
 from edgecnn.models.layers import LayerRow, layer_table, totals
@@ -22,9 +21,9 @@ def inspect(target: str, image_size: int | None, width: float, classes: int) -> 
         size = preprocess_of(bundle).size
         parent = bundle.parent()
         model = load_module(parent if is_int8(bundle) and parent is not None else bundle)
-    elif any(mark in target.removeprefix("timm:") for mark in "/.\\"):
+    elif not target.endswith(".json") and any(mark in target.removeprefix("timm:") for mark in "/.\\"):
         raise UsageError(f"there is no bundle {target}", hint="give a bundle's folder, a run, or a model's name")
     else:
-        size = image_size or model_row(target).default_size
-        model = zoo.build(zoo.ModelSpec(target, classes, size, width))
+        spec = zoo.named(target, classes, image_size, width=width)
+        size, model = spec.image_size, zoo.build(spec)
     return layer_table(model, size), *totals(model, size)

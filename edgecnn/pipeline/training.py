@@ -14,7 +14,6 @@ from torch import nn
 from edgecnn import bundle as bundles
 from edgecnn import recipe as recipes
 from edgecnn.bundle import Bundle
-from edgecnn.catalog import model_row
 from edgecnn.data import preprocess
 from edgecnn.data.items import ImageSet
 from edgecnn.data.source import split_ids, with_val_share
@@ -188,10 +187,9 @@ def identity(step: Settings) -> dict[str, Any]:
 
 def model_spec(step: TrainStep, num_classes: int) -> zoo.ModelSpec:
     """The network that a train step asks for."""
-    names = {field.name for field in fields(zoo.ModelSpec)}
+    names = {field.name for field in fields(zoo.ModelSpec)} - {"name", "num_classes", "image_size"}
     options = {key: value for key, value in step.model_dump().items() if key in names and value is not None}
-    size = step.image_size or model_row(step.model).default_size
-    return zoo.ModelSpec(**{**options, "name": step.model, "num_classes": num_classes, "image_size": size})
+    return zoo.named(step.model, num_classes, step.image_size, **options)
 
 
 def first_preprocess(step: TrainStep, spec: zoo.ModelSpec) -> tuple[Preprocess, bool]:

@@ -32,6 +32,7 @@ PUBLISHED = {
     "mobilenet_v3_small": (1000, 224, 2_542_856, 56e6, 0.02),
     "mobilenet_v3_large": (1000, 224, 5_483_032, 219e6, 0.02),
     "mobilenet_v4_small": (1000, 224, 3_774_024, 190e6, 0.05),
+    "mcunet": (1000, 176, 737_408, 81.8e6, 0.01),
     # The Keras reference prints 78,666: it counts the 480 running statistics of batch norm too.
     "resnet8": (10, 32, 78_666 - 480, 12.5e6, 0.01),
     "resnet11": (10, 32, 3_195_690, 208.5e6, 0.001),
