@@ -110,10 +110,10 @@ class DataCheck:
         told.append(f"imbalance: {ratio} (largest class / smallest)")
         told.append("sizes: " + ", ".join(f"{name} {count}" for name, count in self.sizes) + f"; {self._side_words()}")
         told.append(
-            f"duplicates: {len(self.exact)} groups of equal pixels, {len(groups) - len(self.exact)} {self.rule()}"
+            f"duplicates: {_groups(len(self.exact))} of equal pixels, {len(groups) - len(self.exact)} {self.rule()}"
         )
         if conflicts := sum(group.conflict for group in groups):
-            told.append(f"labels: {conflicts} of these groups bear more than one class")
+            told.append(f"labels: {_groups(conflicts)} of them under more than one class")
         if self.duplicates.flat:
             told.append(f"too plain to be compared other than exactly: {self.duplicates.flat} pictures")
         told.append(self.leak_words())
@@ -134,7 +134,7 @@ class DataCheck:
         if not self.leaks:
             return "leaks: none found"
         pairs = ", ".join(f"{pair} {count}" for pair, count in self.leaked().items() if count)
-        return f"LEAKS: {len(self.leaks)} groups of copies lie in more than one split ({pairs} pictures)"
+        return f"LEAKS: {_groups(len(self.leaks))} of copies in more than one split ({pairs} pictures)"
 
     def _side_words(self) -> str:
         smallest, middle, largest = self.sides
@@ -166,7 +166,7 @@ def require_no_leaks(check: DataCheck) -> None:
     """Raises ``GateError`` if any picture lies in more than one split."""
     if check.leaks:
         raise GateError(
-            f"{check.data.name}: {len(check.leaks)} groups of pictures lie in more than one split",
+            f"{check.data.name}: {_groups(len(check.leaks))} of pictures in more than one split",
             hint="keep all copies of a picture in one split, or remove all but one; --html shows them",
         )
 
@@ -239,3 +239,7 @@ def _histogram(sizes: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
 
 def _printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
+
+
+def _groups(count: int) -> str:
+    return f"{count} group{'s' * (count != 1)}"

@@ -55,16 +55,16 @@ def test_a_clean_folder(cli: Cli, clean: Path) -> None:
 def test_copies_and_leaks_are_told(cli: Cli, leaky: Path) -> None:
     outcome = cli("data", "check", leaky)
     assert outcome.code == 0, outcome.err
-    assert "LEAKS: 1 groups of copies lie in more than one split (train -> test 1 pictures)" in outcome.out
+    assert "LEAKS: 1 group of copies in more than one split (train -> test 1 pictures)" in outcome.out
     assert "train: train/cat/1.png, test: test/cat/again.jpg" in outcome.out
     assert "equal pixels, more than one class: train: train/cat/0.png, train: train/dog/copy.bmp" in outcome.out
-    assert "1 of these groups bear more than one class" in outcome.out
+    assert "labels: 1 group of them under more than one class" in outcome.out
 
 
 def test_strict_is_a_gate(cli: Cli, leaky: Path, tmp_path: Path) -> None:
     outcome = cli("data", "check", leaky, "--strict", "--html", tmp_path / "page.html")
     assert outcome.code == 3
-    assert outcome.err.startswith("error: photos: 1 groups of pictures lie in more than one split")
+    assert outcome.err.startswith("error: photos: 1 group of pictures in more than one split")
     assert (tmp_path / "page.html").is_file()
 
 
