@@ -23,7 +23,7 @@ FILE = RESULTS / "figures.json"
 
 
 def record(name: str, value: Interval | float, unit: str, *, n: int | None = None, command: str | None = None) -> None:
-    """Add or replace one figure. ``unit`` is "percent", "ratio", "minutes", "bytes", "ms" or "MACs"."""
+    """Add or replace one figure. ``unit``: "percent", "ratio", "minutes", "bytes", "MB", "ms", "images/s" or "MACs"."""
     interval = value if isinstance(value, Interval) else None
     scale = 100 if unit == "percent" and interval is not None else 1
     machine = describe()

@@ -19,12 +19,25 @@ from edgecnn.spec import Format, Runtime
 
 
 @dataclass(frozen=True)
+class Published:
+    """What a paper, or its reference code, counts for so many classes: trained parameters and multiply-adds."""
+
+    classes: int
+    params: int
+    macs: float
+
+
+@dataclass(frozen=True)
 class ModelRow:
-    """A model family member: ``target(spec) -> nn.Module``; ``default_size`` is the paper's image size in pixels."""
+    """A model family member: ``target(spec) -> nn.Module``; ``default_size`` is the paper's image size in pixels.
+
+    ``published`` is at that size; ``None``: nobody published a count.
+    """
 
     target: str
     paper: str
     default_size: int
+    published: Published | None = None
 
 
 @dataclass(frozen=True)
@@ -48,25 +61,86 @@ class RuntimeRow:
 
 
 MODELS: dict[str, ModelRow] = {
-    "mobilenet_v1": ModelRow("edgecnn.models.mobilenet_v1:mobilenet_v1", "Howard 2017, arXiv:1704.04861", 224),
-    "mobilenet_v2": ModelRow("edgecnn.models.mobilenet_v2:mobilenet_v2", "Sandler 2018, arXiv:1801.04381", 224),
+    # The exact parameter counts are those of the reference implementations.
+    "mobilenet_v1": ModelRow(
+        "edgecnn.models.mobilenet_v1:mobilenet_v1",
+        "Howard 2017, arXiv:1704.04861",
+        224,
+        Published(1000, 4_231_976, 569e6),
+    ),
+    "mobilenet_v2": ModelRow(
+        "edgecnn.models.mobilenet_v2:mobilenet_v2",
+        "Sandler 2018, arXiv:1801.04381",
+        224,
+        Published(1000, 3_504_872, 300e6),
+    ),
     "mobilenet_v3_small": ModelRow(
-        "edgecnn.models.mobilenet_v3:mobilenet_v3_small", "Howard 2019, arXiv:1905.02244", 224
+        "edgecnn.models.mobilenet_v3:mobilenet_v3_small",
+        "Howard 2019, arXiv:1905.02244",
+        224,
+        Published(1000, 2_542_856, 56e6),
     ),
     "mobilenet_v3_large": ModelRow(
-        "edgecnn.models.mobilenet_v3:mobilenet_v3_large", "Howard 2019, arXiv:1905.02244", 224
+        "edgecnn.models.mobilenet_v3:mobilenet_v3_large",
+        "Howard 2019, arXiv:1905.02244",
+        224,
+        Published(1000, 5_483_032, 219e6),
     ),
-    "mobilenet_v4_small": ModelRow("edgecnn.models.mobilenet_v4:mobilenet_v4_small", "Qin 2024, arXiv:2404.10518", 224),
-    "mcunet": ModelRow("edgecnn.models.mcunet:mcunet", "Lin 2020, arXiv:2007.10319", 176),
-    "resnet8": ModelRow("edgecnn.models.resnet8:resnet8", "Banbury 2021 (MLPerf Tiny), arXiv:2106.07597", 32),
-    "resnet11": ModelRow("edgecnn.models.resnet11:resnet11", "Jordan 2024, arXiv:2404.00498", 32),
-    "resnet20": ModelRow("edgecnn.models.resnet_cifar:resnet20", "He 2016, arXiv:1512.03385, section 4.2", 32),
-    "resnet32": ModelRow("edgecnn.models.resnet_cifar:resnet32", "He 2016, arXiv:1512.03385, section 4.2", 32),
-    "resnet56": ModelRow("edgecnn.models.resnet_cifar:resnet56", "He 2016, arXiv:1512.03385, section 4.2", 32),
-    "resnet18": ModelRow("edgecnn.models.resnet:resnet18", "He 2016, arXiv:1512.03385", 224),
-    "resnet34": ModelRow("edgecnn.models.resnet:resnet34", "He 2016, arXiv:1512.03385", 224),
-    "resnet50": ModelRow("edgecnn.models.resnet:resnet50", "He 2016, arXiv:1512.03385", 224),
-    "squeezenet": ModelRow("edgecnn.models.squeezenet:squeezenet", "Iandola 2016, arXiv:1602.07360 (release 1.1)", 224),
+    "mobilenet_v4_small": ModelRow(
+        "edgecnn.models.mobilenet_v4:mobilenet_v4_small",
+        "Qin 2024, arXiv:2404.10518",
+        224,
+        Published(1000, 3_774_024, 190e6),
+    ),
+    "mcunet": ModelRow(
+        "edgecnn.models.mcunet:mcunet", "Lin 2020, arXiv:2007.10319", 176, Published(1000, 737_408, 81.8e6)
+    ),
+    # The Keras reference prints 78,666: it counts the 480 running statistics of batch norm too.
+    "resnet8": ModelRow(
+        "edgecnn.models.resnet8:resnet8",
+        "Banbury 2021 (MLPerf Tiny), arXiv:2106.07597",
+        32,
+        Published(10, 78_666 - 480, 12.5e6),
+    ),
+    "resnet11": ModelRow(
+        "edgecnn.models.resnet11:resnet11", "Jordan 2024, arXiv:2404.00498", 32, Published(10, 3_195_690, 208.5e6)
+    ),
+    # 0.27, 0.46 and 0.85 M in the paper, without parameters in the shortcuts; the two projections have 2,752.
+    "resnet20": ModelRow(
+        "edgecnn.models.resnet_cifar:resnet20",
+        "He 2016, arXiv:1512.03385, section 4.2",
+        32,
+        Published(10, 269_722 + 2_752, 40.8e6),
+    ),
+    "resnet32": ModelRow(
+        "edgecnn.models.resnet_cifar:resnet32",
+        "He 2016, arXiv:1512.03385, section 4.2",
+        32,
+        Published(10, 464_154 + 2_752, 69.1e6),
+    ),
+    "resnet56": ModelRow(
+        "edgecnn.models.resnet_cifar:resnet56",
+        "He 2016, arXiv:1512.03385, section 4.2",
+        32,
+        Published(10, 853_018 + 2_752, 125.7e6),
+    ),
+    # As torchvision counts them; it has the stride of a bottleneck at the 3x3 convolution, which costs ResNet-50 0.3 G.
+    "resnet18": ModelRow(
+        "edgecnn.models.resnet:resnet18", "He 2016, arXiv:1512.03385", 224, Published(1000, 11_689_512, 1.8e9)
+    ),
+    "resnet34": ModelRow(
+        "edgecnn.models.resnet:resnet34", "He 2016, arXiv:1512.03385", 224, Published(1000, 21_797_672, 3.6e9)
+    ),
+    "resnet50": ModelRow(
+        "edgecnn.models.resnet:resnet50", "He 2016, arXiv:1512.03385", 224, Published(1000, 25_557_032, 4.09e9)
+    ),
+    # torchvision's numbers; in training a batch norm's two instead of a bias, and the classifier behind the pooling.
+    "squeezenet": ModelRow(
+        "edgecnn.models.squeezenet:squeezenet",
+        "Iandola 2016, arXiv:1602.07360 (release 1.1)",
+        224,
+        Published(1000, 1_235_496 + 2_944, 349e6 - 86e6),
+    ),
     "plain_cnn": ModelRow("edgecnn.models.plain_cnn:plain_cnn", "LeCun 1998, doi:10.1109/5.726791 (pattern)", 32),
 }
 

@@ -55,6 +55,9 @@ class Training(Settings):
     blur: Annotated[float, Field(ge=0, le=1)] = 0.0
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     trivial: bool = False
+    randaug: Annotated[int, Field(ge=0)] = 0
+    randaug_strength: Annotated[int, Field(ge=0, le=30)] = 9
+    repeat: Positive = 1
     mixup: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     low_size: Positive | None = None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import typer
 
-from edgecnn.cli import compare, look, make, preview, split
+from edgecnn.cli import compare, finding, look, make, preview, split
 from edgecnn.errors import EdgecnnError, StoppedError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 VERBS: tuple[Callable[..., None], ...] = (
     make.run,
     make.train,
+    finding.find_lr,
     make.compress,
     make.export,
     compare.verify,

@@ -47,17 +47,15 @@ def inspect(
     classes: Annotated[int, typer.Option(min=1, help="Number of classes, for a model name.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """Show the layer table of a network: type, output shape, parameters, multiply-adds."""
-    from dataclasses import asdict
-
+    """Show the layer table of a network: type, output shape, parameters, multiply-adds, receptive field."""
     from edgecnn.pipeline.inspecting import inspect as layers_of
     from edgecnn.report.console import print_layers
 
-    rows, params, macs = layers_of(target, image_size, width, classes)
+    found = layers_of(target, image_size, width, classes)
     if as_json:
-        print(json.dumps({"layers": [asdict(row) for row in rows], "params": params, "macs": macs}, indent=1))
+        print(json.dumps(found.as_dict(), indent=1))
     else:
-        print_layers(rows, params, macs)
+        print_layers(found.layers, found.params, found.macs, found.published())
 
 
 @data_app.command()

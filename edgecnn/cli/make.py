@@ -29,6 +29,9 @@ def train(
     model: Annotated[str, typer.Option(help=MODEL)] = "mobilenet_v2",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training pictures.")] = 20,
     width: Annotated[float, typer.Option(help="Width multiplier.")] = 1.0,
+    activation: Annotated[
+        str | None, typer.Option(help="Everywhere: relu, relu6, hardswish or silu (default: the network's own).")
+    ] = None,
     image_size: Annotated[int | None, typer.Option(min=8, help="Pixels (default: the paper's).")] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="Start from: timm, pip:efficientnet-lite0, or a .safetensors or .pth file.")

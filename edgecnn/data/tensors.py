@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.data.items import ImageSet, Item
+from edgecnn.data.memory import memory_limit
 from edgecnn.data.parallel import in_threads
 from edgecnn.data.preprocess import Pixels, apply
 from edgecnn.data.splits import pick_stratified
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Interpolation, Preprocess, Split
 
-MEMORY_LIMIT_BYTES = 1 << 30  # arrays above this live in a temporary file, mapped into memory
 _BLOCK = 512  # pictures in flight at once when streaming
 
 
@@ -39,20 +38,22 @@ class ImageTensors:
 def load_split(data: ImageSet, split: Split, p: Preprocess, *, limit: int | None = None, seed: int = 0) -> ImageTensors:
     """All pictures of a split, sorted by id; or ``limit`` of them, chosen by ``seed``, classes in their proportion.
 
-    Raises ``UsageError`` if ``limit`` is not positive.
+    What would take more memory than ``memory.memory_limit`` lies in a file of the cache, mapped into memory. Raises
+    ``UsageError`` if ``limit`` is not positive, ``DataError`` if the disk has no room.
     """
     items = data.splits[split]
     if limit is not None:
         items = pick_stratified(items, limit, seed, f"limit {split}")
+    if len(items) * p.size * p.size * 3 > memory_limit():
+        from edgecnn.data.mapped import load_mapped  # needs the file locks of POSIX systems
+
+        return ImageTensors(load_mapped(data, items, p), _labels(items), tuple(item.id for item in items))
     return load_items(data, items, p)
 
 
 def load_items(data: ImageSet, items: Sequence[Item], p: Preprocess) -> ImageTensors:
-    """The given pictures, in the given order.
-
-    Sets over 1 GiB are backed by a temporary file that vanishes with the process.
-    """
-    images = _allocate((len(items), p.size, p.size, 3))
+    """The given pictures, in the given order, in memory."""
+    images = np.empty((len(items), p.size, p.size, 3), np.uint8)
 
     def load(position: int) -> None:
         images[position] = apply(p, data.read(items[position]))
@@ -121,7 +122,11 @@ def fit_preprocess(
 
 def count_levels(images: Pixels) -> NDArray[np.int64]:
     """How often each of the 256 levels occurs in each channel: images (N, H, W, 3) uint8 -> (3, 256)."""
-    return np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(3)]).astype(np.int64)
+    counts = np.zeros((3, 256), np.int64)
+    for start in range(0, len(images), _BLOCK):  # bincount makes eight bytes of each
+        block = images[start : start + _BLOCK]
+        counts += np.stack([np.bincount(block[..., c].ravel(), minlength=256) for c in range(3)])
+    return counts
 
 
 def stats_of_levels(
@@ -152,13 +157,6 @@ def choose_calibration(data: ImageSet, count: int, seed: int) -> tuple[Item, ...
     Validation and test pictures are never among them. All of train if it is smaller; ``UsageError`` if ``count`` < 1.
     """
     return pick_stratified(data.splits[Split.TRAIN], count, seed, "calibration")
-
-
-def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    if int(np.prod(shape)) <= MEMORY_LIMIT_BYTES:
-        return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile(prefix="edgecnn-") as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _labels(items: Sequence[Item]) -> NDArray[np.int64]:

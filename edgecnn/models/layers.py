@@ -1,4 +1,4 @@
-"""The layer table: what each layer gives, holds and costs. The only counter of multiply-adds in edgecnn.
+"""The layer table: what each layer gives, holds, costs and sees. The only counter of multiply-adds in edgecnn.
 
 Counted the papers' way: one MAC is one multiplication with its addition, in convolutions and linear layers; biases,
 batch norm, activations, pooling and additions count nothing. MobileNetV2 1.0 at 224 px has 300.8 M (paper: 300 M).
@@ -14,17 +14,22 @@ import torch
 from torch import nn
 
 from edgecnn.errors import ModelError
+from edgecnn.models.receptive import ReceptiveFields
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer. ``output_shape`` has no batch dimension: (C, H, W) or (C,); ``params`` are trained numbers."""
+    """One layer. ``output_shape`` has no batch dimension: (C, H, W) or (C,); ``params`` are trained numbers.
+
+    ``receptive_field``: of how many pixels along a side one place of the output knows, or ``all`` (``receptive.py``).
+    """
 
     name: str
     type: str
     output_shape: tuple[int, ...]
     params: int
     macs: int
+    receptive_field: int | str
 
 
 def layer_table(model: nn.Module, image_size: int) -> list[LayerRow]:
@@ -36,12 +41,14 @@ def layer_table(model: nn.Module, image_size: int) -> list[LayerRow]:
     """
     rows: list[LayerRow] = []
     seen: set[str] = set()
-    handles = []
+    fields = ReceptiveFields()
+    handles = [model.register_forward_pre_hook(lambda _, inputs: fields.start(inputs[0]))]
     for name, module in model.named_modules():
         if _has_row(module):
-            handles.append(module.register_forward_hook(_recorder(name, rows, seen)))
+            handles.append(module.register_forward_hook(_recorder(name, rows, seen, fields)))
     try:
-        run_once(model, image_size)
+        with fields:
+            run_once(model, image_size)
     finally:
         for handle in handles:
             handle.remove()
@@ -100,7 +107,9 @@ def _has_row(module: nn.Module) -> bool:
     return direct or next(module.children(), None) is None
 
 
-def _recorder(name: str, rows: list[LayerRow], seen: set[str]) -> Callable[[nn.Module, Any, Any], None]:
+def _recorder(
+    name: str, rows: list[LayerRow], seen: set[str], fields: ReceptiveFields
+) -> Callable[[nn.Module, Any, Any], None]:
     """A forward hook that appends the layer's row."""
 
     def record(module: nn.Module, _: Any, output: Any) -> None:
@@ -108,7 +117,8 @@ def _recorder(name: str, rows: list[LayerRow], seen: set[str]) -> Callable[[nn.M
             return
         params = 0 if name in seen else sum(parameter.numel() for parameter in module.parameters(recurse=False))
         seen.add(name)
-        rows.append(LayerRow(name, type(module).__name__, tuple(output.shape[1:]), params, _macs(module, output)))
+        shape, kind = tuple(output.shape[1:]), type(module).__name__
+        rows.append(LayerRow(name, kind, shape, params, _macs(module, output), fields.of(output)))
 
     return record
 

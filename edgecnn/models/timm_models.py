@@ -9,12 +9,14 @@ from torch import nn
 
 from edgecnn.catalog import require
 from edgecnn.errors import ModelError
+from edgecnn.models.blocks import activation
 from edgecnn.models.model_spec import ModelSpec
 from edgecnn.spec import Interpolation, Preprocess
 
 PREFIX = "timm:"
-ACTIVATION_NAMES = {"relu": "relu", "relu6": "relu6", "hardswish": "hard_swish", "silu": "silu"}
-"""edgecnn's name of an activation -> timm's."""
+ACTIVATIONS = {"ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "SiLU", "Swish", "Hardswish", "HardSwish"}
+ACTIVATIONS |= {"Mish", "HardMish", "GELU", "GELUTanh", "QuickGELU"}
+"""Module types, torch's and timm's, that the option ``activation`` replaces; the sigmoids of gates are none of them."""
 
 
 def timm_model(spec: ModelSpec) -> nn.Module:
@@ -28,12 +30,6 @@ def timm_model(spec: ModelSpec) -> nn.Module:
     options: dict[str, Any] = {}
     if spec.dropout is not None:
         options["drop_rate"] = spec.dropout
-    if spec.activation is not None:
-        if spec.activation not in ACTIVATION_NAMES:
-            raise ModelError(
-                f"there is no activation {spec.activation!r}", hint=f"choose one of: {', '.join(ACTIVATION_NAMES)}"
-            )
-        options["act_layer"] = ACTIVATION_NAMES[spec.activation]
     timm = require("timm", extra="timm")
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=spec.num_classes, **options)
@@ -41,7 +37,29 @@ def timm_model(spec: ModelSpec) -> nn.Module:
         raise ModelError(
             f"{spec.name} does not take {', '.join(options)}: {error}", hint="leave the option out"
         ) from error
+    if spec.activation is not None:
+        replace_activations(model, spec.activation)
     return model
+
+
+def replace_activations(model: nn.Module, name: str) -> None:
+    """Put the activation called ``name`` in the place of all there are, in place where the old one was so.
+
+    Every activation that is a module is found, also where timm's own option (``act_layer``) does not reach: in blocks
+    that name theirs, and in networks without that option. Raises ModelError for an unknown name, and where the network
+    has none, because it writes them as functions.
+    """
+    modules = model.named_modules(remove_duplicate=False)
+    found = [path for path, module in modules if type(module).__name__ in ACTIVATIONS]
+    for path in found:
+        new: Any = activation(name)
+        new.inplace = getattr(model.get_submodule(path), "inplace", False)
+        model.set_submodule(path, new)
+    if not found:
+        activation(name)  # a wrong name is told first
+        raise ModelError(
+            f"{type(model).__name__} has no activation module that {name} could replace", hint="leave activation out"
+        )
 
 
 def known_name(name: str) -> str:

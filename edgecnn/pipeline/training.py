@@ -27,7 +27,7 @@ from edgecnn.pipeline.loading import WEIGHTS, save_golden
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Precision, Preprocess, Split
 from edgecnn.steps import Settings, Training, TrainStep
-from edgecnn.train.config import TrainConfig
+from edgecnn.train.config import TrainConfig, without_later
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
 from edgecnn.train.evaluate import predict_logits
@@ -65,7 +65,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
     spec = model_spec(step, len(data.labels))
     seed_everything(step.seed)
     model = zoo.build(spec)
-    _check_transfer(step)
+    check_transfer(step)
     if step.pretrained:
         context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
     world = context.world or World()
@@ -73,7 +73,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
         work = work_folder(target, fingerprint)
     if world.size > 1:
         context.tell(f"{world.size} processes train together, {settings.batch_size} pictures per step over all of them")
-    p, sets = _load_pictures(step, spec, data)
+    p, sets = load_pictures(step, spec, data)
     if step.transfer != "full":
         with world.leader_first():  # the others find its features
             result = fit_classifier(context, step, model, sets[Split.TRAIN], sets[Split.VAL], p, spec.num_classes)
@@ -117,7 +117,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
     return bundles.open_bundle(target)
 
 
-def _check_transfer(step: TrainStep) -> None:
+def check_transfer(step: TrainStep) -> None:
     """Refuse settings that contradict each other before anything is loaded. Raises UsageError."""
     if step.pretrained is None and (step.transfer != "full" or step.train_last is not None):
         raise UsageError(
@@ -131,9 +131,7 @@ def _check_transfer(step: TrainStep) -> None:
         )
 
 
-def _load_pictures(
-    step: TrainStep, spec: zoo.ModelSpec, data: ImageSet
-) -> tuple[Preprocess, dict[Split, ImageTensors]]:
+def load_pictures(step: TrainStep, spec: zoo.ModelSpec, data: ImageSet) -> tuple[Preprocess, dict[Split, ImageTensors]]:
     """All splits, and the preprocessing with the mean and std that training uses."""
     p, normalized = first_preprocess(step, spec)
     sets = {split: load_split(data, split, p) for split in Split}
@@ -182,7 +180,8 @@ def fit_watched(
 
 def identity(step: Settings) -> dict[str, Any]:
     """The settings of a step that decide its result, as JSON values."""
-    return {key: value for key, value in step.model_dump(mode="json").items() if key not in NOT_IDENTITY}
+    settings = without_later(step.model_dump(mode="json"))
+    return {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
 
 
 def model_spec(step: TrainStep, num_classes: int) -> zoo.ModelSpec:

@@ -22,6 +22,7 @@ from edgecnn.train.features import Floats, Head, extract, fit_head, put_head
 from edgecnn.train.loop import TrainResult, pick_device
 
 FEATURES = ".features"
+BLOCK = 512  # pictures that are hashed at once
 
 
 def fit_classifier(
@@ -90,5 +91,6 @@ def _key(model: nn.Module, part: ImageTensors, p: Preprocess, mirrored: bool) ->
         if not name.startswith(classifier):
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    digest.update(part.images.tobytes())
+    for start in range(0, len(part), BLOCK):  # they may be more than fit into memory
+        digest.update(part.images[start : start + BLOCK].tobytes())
     return digest.hexdigest()[:32]

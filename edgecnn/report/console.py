@@ -31,15 +31,17 @@ def print_parity(rows: Sequence[ParityRow]) -> None:
     _print(table)
 
 
-def print_layers(rows: Sequence[LayerRow], params: int, macs: int) -> None:
-    """The layer table of a network with its totals."""
+def print_layers(rows: Sequence[LayerRow], params: int, macs: int, published: str = "") -> None:
+    """The layer table of a network with its totals, and what is ``published`` about them on a line below."""
     table = Table(caption=f"{params:,} parameters, {macs / 1e6:,.2f} M MACs")
-    for title in ("Layer", "Type", "Output", "Parameters", "MACs"):
+    for title in ("Layer", "Type", "Output", "Parameters", "MACs", "Receptive field, px"):
         table.add_column(title, justify="left" if title in ("Layer", "Type", "Output") else "right")
     for row in rows:
         shape = " x ".join(map(str, row.output_shape))
-        table.add_row(row.name, row.type, shape, f"{row.params:,}", f"{row.macs:,}")
+        table.add_row(row.name, row.type, shape, f"{row.params:,}", f"{row.macs:,}", str(row.receptive_field))
     _print(table)
+    if published:
+        print(published)
 
 
 def _print(table: Table) -> None:

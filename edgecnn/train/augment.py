@@ -12,6 +12,7 @@ from torch import Tensor
 from edgecnn.spec import Preprocess
 from edgecnn.train.augment_color import add_noise, random_blur, random_erase, shift_channels, shift_hue
 from edgecnn.train.augment_geometry import flip_vertical, random_affine
+from edgecnn.train.augment_randaug import rand_augment
 from edgecnn.train.augment_trivial import trivial_augment
 from edgecnn.train.config import TrainConfig
 
@@ -55,6 +56,8 @@ def augment(images: Tensor, config: TrainConfig, p: Preprocess, generator: torch
         pixels = shift_channels(pixels, config.channel_shift, generator)
     if config.trivial:
         pixels = trivial_augment(pixels, generator, config.fill, mean)
+    if config.randaug:
+        pixels = rand_augment(pixels, config.randaug, config.randaug_strength, generator, config.fill, mean)
     if config.blur:
         pixels = random_blur(pixels, config.blur, generator)
     if config.noise:
@@ -63,6 +66,18 @@ def augment(images: Tensor, config: TrainConfig, p: Preprocess, generator: torch
         pixels = random_erase(pixels, config.erase, generator)
     batch = standardize(pixels, p)
     return cutout(batch, config.cutout, generator) if config.cutout else batch
+
+
+def repeated(order: Tensor, batch_size: int, repeat: int) -> Tensor:
+    """The order of an epoch's pictures in which each batch has ``batch_size / repeat`` of them, ``repeat`` times each.
+
+    As many batches as before; pictures that none is left for are not in this epoch. The copies lie apart, so that the
+    parts of a batch that is divided get different pictures (Hoffer et al., arXiv:1901.09335).
+    """
+    if repeat == 1:
+        return order
+    batches, different = len(order) // batch_size, batch_size // repeat
+    return order[: batches * different].view(batches, different).repeat(1, repeat).flatten()
 
 
 def shrink(batch: Tensor, size: int) -> Tensor:

@@ -28,6 +28,13 @@ def trivial_augment(
     operation = torch.randint(len(OPERATIONS), (n,), generator=generator)
     strength = torch.randint(LEVELS, (n,), generator=generator) / (LEVELS - 1)
     signed = strength * (2 * torch.randint(2, (n,), generator=generator) - 1)
+    return apply_each(pixels, operation, strength, signed, fill, colour)
+
+
+def apply_each(
+    pixels: Tensor, operation: Tensor, strength: Tensor, signed: Tensor, fill: str, colour: Sequence[float]
+) -> Tensor:
+    """Each picture changed by its ``operation`` (N,), a number into ``OPERATIONS``; for the rest see ``apply``."""
     changed = pixels.clone()
     for number, name in enumerate(OPERATIONS):
         group = (operation == number).nonzero()[:, 0]

@@ -23,7 +23,7 @@ from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import BundleError
 from edgecnn.spec import Preprocess
 from edgecnn.train import disk
-from edgecnn.train.config import TrainConfig
+from edgecnn.train.config import TrainConfig, without_later
 
 STATE = "state"
 
@@ -35,7 +35,7 @@ def identity(model: nn.Module, train: ImageTensors, val: ImageTensors, p: Prepro
     """A digest of all that must be the same for a run to be continued (but not of the pixels: they may be many)."""
     digest = hashlib.sha256()
     shapes: dict[str, Any] = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    digest.update(json.dumps([config.to_dict(), asdict(p), shapes], sort_keys=True).encode())
+    digest.update(json.dumps([without_later(config.to_dict()), asdict(p), shapes], sort_keys=True).encode())
     for part in (train, val):
         digest.update("\n".join(part.ids).encode())
         digest.update(np.ascontiguousarray(part.labels).tobytes())

@@ -15,6 +15,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
+LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1}
+"""Settings that came when trainings were under way, and their values where nothing changed for those."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class TrainConfig:
         erase: probability of random erasing (Zhong et al., arXiv:1708.04896).
         trivial: one random operation at random strength per picture, TrivialAugment (Müller and Hutter,
             arXiv:2103.10158).
+        randaug: so many random operations per picture, all at one strength, RandAugment (Cubuk et al.,
+            arXiv:1909.13719); 0: none.
+        randaug_strength: of RandAugment, 0 to 30.
+        repeat: each picture of a batch is in it so many times, augmented differently each time (Hoffer et al.,
+            arXiv:1901.09335). Batch and number of steps stay, so an epoch sees 1 / ``repeat`` of the pictures.
         mixup: alpha of the Beta distribution that mixup draws its shares from (arXiv:1710.09412); 0: none.
         cutmix: the same for CutMix (arXiv:1905.04899); with both, each batch takes one of them.
         views: the augmentation of the pictures repeats after so many epochs, so that a teacher's logits can be kept;
@@ -103,6 +110,9 @@ class TrainConfig:
     blur: float = 0.0
     erase: float = 0.0
     trivial: bool = False
+    randaug: int = 0
+    randaug_strength: int = 9
+    repeat: int = 1
     mixup: float = 0.0
     cutmix: float = 0.0
     views: int = 0
@@ -136,7 +146,8 @@ class TrainConfig:
                 f"optimizer: {'|'.join(OPTIMIZERS)}|timm:NAME, schedule: {'|'.join(SCHEDULES)}, "
                 f"precision: {'|'.join(PRECISIONS)}, device: {'|'.join(DEVICES)}, "
                 f"loss: {'|'.join(LOSSES)}, fill: {'|'.join(FILLS)}; "
-                "rotate is at most 180, shear 60, hue 0.5, noise and channel_shift 255; "
+                "rotate is at most 180, shear 60, hue 0.5, noise and channel_shift 255, "
+                "randaug_strength 30; batch_size is a multiple of repeat; "
                 "each of accumulate's parts has at least 2 pictures",
             )
 
@@ -156,6 +167,15 @@ class TrainConfig:
         if "epochs" not in values:
             raise UsageError("the number of epochs is missing", hint="set epochs, e.g. epochs: 20")
         return cls(**values)
+
+
+def without_later(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that identify a training, also inside others: without those of ``LATER`` that change nothing.
+
+    So a training, or what was made by one, is still the same after edgecnn has learned to do something else.
+    """
+    kept = {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
+    return {name: without_later(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
 
 
 def _checks(c: TrainConfig) -> dict[str, bool]:
@@ -187,6 +207,9 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
         "noise": 0 <= c.noise <= 255,
         "blur": 0 <= c.blur <= 1,
         "erase": 0 <= c.erase <= 1,
+        "randaug": c.randaug >= 0,
+        "randaug_strength": 0 <= c.randaug_strength <= 30,
+        "repeat": c.repeat >= 1 and c.batch_size % c.repeat == 0,
         "mixup": c.mixup >= 0,
         "cutmix": c.cutmix >= 0,
         "views": c.views >= 0,

@@ -32,7 +32,10 @@ LEAK_TOP1, LEAK_FIRST, LEAK_IMAGES = 0.995, 3, 200  # validation accuracy in the
 PAIR_SHARE, PAIR_COUNT, PAIRS, PAIR_TOP1 = 0.10, 5, 3, 0.5  # of two classes' pictures; at most; if so many are right
 STANDARD_ERRORS = 2.0  # a gap must exceed so many of the validation accuracy's
 
-STRONG = ("crop_scale", "jitter", "cutout", "rotate", "zoom", "shear", "blur", "erase", "trivial", "mixup", "cutmix")
+STRONG = (
+    *("crop_scale", "jitter", "cutout", "rotate", "zoom", "shear", "blur", "erase", "trivial", "randaug", "mixup"),
+    "cutmix",
+)
 """Settings that make training pictures much harder than validation pictures; mirroring and shifting do not."""
 
 

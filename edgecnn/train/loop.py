@@ -19,7 +19,7 @@ from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Preprocess
 from edgecnn.train import checkpoint, history, stopping
 from edgecnn.train.allocator import keep_freed_memory
-from edgecnn.train.augment import augment, shrink
+from edgecnn.train.augment import augment, repeated, shrink
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
@@ -118,10 +118,10 @@ def fit(
     epochs_done = len(kept[1]["history"]) if kept is not None else 0
     with (
         stopping.stopping_on_sigterm() as stop,
-        _settings(config),
+        own_settings(config),
         history.Scalars(workdir / "tensorboard", epochs_done, world.leader) as scalars,
     ):
-        run = _Run(model, train, p, config, teacher, world)
+        run = Run(model, train, p, config, teacher, world)
         identity = checkpoint.identity(model, train, val, p, config)
         world.agree((epochs_done, identity), f"not all processes have the same training in {workdir}")
         run.resume_or_prepare(kept, workdir, identity)
@@ -149,7 +149,7 @@ def fit(
     return TrainResult(done.best_top1, done.best_epoch, done.epoch, done.history, seconds, done.precision)
 
 
-class _Run:
+class Run:
     """One training: model, optimizer, average and progress, and what an epoch does with them."""
 
     def __init__(
@@ -176,7 +176,7 @@ class _Run:
         self.network = world.spread(self.model)
         self.optimizer = make_optimizer(model, config)
         self.average = WeightAverage(model, config.ema) if config.ema is not None else None
-        self.batch_size = min(config.batch_size, len(train))
+        self.batch_size = min(config.batch_size, len(train) // config.repeat * config.repeat)
         world.check_batch(self.batch_size, config.accumulate)
         self.steps = len(train) // self.batch_size
         self.progress = _Progress(config.precision, [])
@@ -208,18 +208,17 @@ class _Run:
         self.progress.precision = self.world.leaders(precision)
 
     def one_epoch(self, on_step: OnStep | None) -> history.Row:
-        """Train on every picture once (but an incomplete last batch); the epoch's row without the validation part."""
+        """Train on every picture once (but an incomplete last batch, and ``repeat`` times on some where that is set);
+        the epoch's row without the validation part.
+        """
         epoch = self.progress.epoch
         self.lap()
-        generator = self._generator(epoch)
-        order = torch.randperm(len(self.images), generator=generator)
         set_training(self.model)
         loss_sum, correct, lr = 0.0, 0, 0.0
-        for step in range(self.steps):
+        for step, (chosen, generator) in enumerate(self.batches(epoch)):
             taken = epoch * self.steps + step
             lr = self._set_lr(taken)
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            loss, right = self._step(chosen, taken, generator)
+            loss, right = self.step(chosen, taken, generator)
             if not math.isfinite(loss):
                 ids = [self.ids[index] for index in chosen.tolist()]
                 raise stopping.not_finite(loss, epoch + 1, step + 1, self.steps, lr, ids)
@@ -235,7 +234,14 @@ class _Run:
         }
         return {"epoch": epoch + 1, "lr": lr, **figures, "seconds": seconds}
 
-    def _step(self, chosen: Tensor, taken: int, generator: torch.Generator) -> tuple[float, int]:
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, torch.Generator]]:
+        """The pictures of each step of an epoch, with what their augmentation is drawn from."""
+        generator = self._generator(epoch)
+        order = repeated(torch.randperm(len(self.images), generator=generator), self.batch_size, self.config.repeat)
+        for step in range(self.steps):
+            yield order[step * self.batch_size : (step + 1) * self.batch_size], generator
+
+    def step(self, chosen: Tensor, taken: int, generator: torch.Generator) -> tuple[float, int]:
         """One step, after ``taken`` earlier ones, on the pictures ``chosen``.
 
         Every process augments all of them and takes its share. Returns what that share has in the loss, and how many of
@@ -345,7 +351,7 @@ def pick_device(asked: str) -> str:
 
 
 @contextmanager
-def _settings(config: TrainConfig) -> Iterator[None]:
+def own_settings(config: TrainConfig) -> Iterator[None]:
     """Threads as asked for, and torch's global random state put back afterwards."""
     threads = torch.get_num_threads()
     if config.threads is not None:

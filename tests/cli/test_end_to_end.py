@@ -148,6 +148,9 @@ def test_inspect_names_layers_and_totals(cli: Cli, finished_run: Path) -> None:
     named = cli("inspect", "resnet8", "--classes", 10)
     assert named.code == 0
     assert "classifier" in named.out or "fc" in named.out
+    assert "published: 78,186 parameters, 12.50 M MACs at 32 px with 10 classes" in named.out
+    assert (found["layers"][0]["receptive_field"], found["layers"][-1]["receptive_field"]) == (3, "all")
+    assert found["published"] == {"image_size": 224, "classes": 1000, "params": 3_504_872, "macs": 300e6}
 
 
 def test_small_verbs_answer(cli: Cli, tmp_path: Path) -> None:

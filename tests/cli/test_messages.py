@@ -23,12 +23,16 @@ GARBAGE = b"\x80\x81 this is neither text nor a model \xff\xfe"
         ("train digits -o RUN --width 0", "steps.0.width"),
         ("train digits -o RUN --lr -1", "steps.0.lr: Input should be greater than 0, found -1.0"),
         ("train digits -o RUN --optimizer adam", "steps.0.optimizer"),
+        ("train digits -o RUN --activation gelu", "steps.0.activation"),
         ("train digits -o RUN --device tpu", "device"),
         ("train digits -o RUN --set cutot=3", "steps.0.cutot: there is no such setting, did you mean cutout?"),
         ("train digits -o RUN --set cutout", "has no '='"),
         ("train digits -o RUN --set cutout=[", "is not YAML"),
         ("train digits -o RUN --set output=../out", "steps.0.output"),
         ("train digits -o FILE/run", "Not a directory: FILE"),
+        ("find-lr digits --model mobilenet_v9", "did you mean 'mobilenet_v"),
+        ("find-lr digits --transfer features", "has no learning rate"),
+        ("find-lr digits --set batch_size=33 --set repeat=2", "batch_size is a multiple of repeat"),
         ("compress RUN --prune 0.3", "RUN is not there"),
         ("compress FOLDER --prune 0.3", "is not a bundle: it has no manifest.json"),
         ("compress GOOD", "nothing to do"),
@@ -89,7 +93,9 @@ def test_wrong_flags_and_verbs_are_refused(cli: Cli) -> None:
     assert cli("export", "x", "--fast").code == 2
 
 
-@pytest.mark.parametrize("verb", ["run", "train", "compress", "export", "verify", "benchmark", "report", "evaluate"])
+@pytest.mark.parametrize(
+    "verb", ["run", "train", "compress", "export", "verify", "benchmark", "report", "evaluate", "find-lr"]
+)
 def test_every_flag_of_every_verb_is_explained(cli: Cli, verb: str) -> None:
     outcome = cli(verb, "--help")
     assert outcome.code == 0

@@ -80,14 +80,6 @@ def test_items_keep_the_given_order() -> None:
     assert loaded.images[:, 0, 0, 0].tolist() == [7, 6, 5, 4]
 
 
-def test_big_arrays_live_in_a_file_and_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = load_split(Painted(), Split.TRAIN, P)
-    monkeypatch.setattr(tensors, "MEMORY_LIMIT_BYTES", 100)
-    big = load_split(Painted(), Split.TRAIN, P)
-    assert isinstance(big.images, np.memmap) and not isinstance(small.images, np.memmap)
-    assert np.array_equal(big.images, small.images)
-
-
 def test_batches_are_read_one_at_a_time() -> None:
     data = Painted()
     batches = iter_batches(data, data.splits[Split.TRAIN], P, 16)
@@ -126,6 +118,13 @@ def test_statistics_are_exact_for_any_levels() -> None:
     mean, std = stats_of_levels(tensors.count_levels(images), "per_channel")
     assert np.allclose(mean, images.mean(axis=(0, 1, 2)) / 255)
     assert np.allclose(std, images.std(axis=(0, 1, 2)) / 255)
+
+
+def test_levels_are_counted_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 5, 5, 3), dtype=np.uint8)
+    whole = tensors.count_levels(images)
+    monkeypatch.setattr(tensors, "_BLOCK", 3)
+    assert np.array_equal(tensors.count_levels(images), whole) and whole.sum() == images.size
 
 
 def test_statistics_of_plain_colour_are_refused() -> None:

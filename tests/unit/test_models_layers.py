@@ -27,10 +27,10 @@ class Tiny(nn.Module):
 
 def test_rows_by_hand() -> None:
     assert layer_table(Tiny(), 8) == [
-        LayerRow("conv", "Conv2d", (4, 4, 4), 3 * 4 * 9 + 4, 4 * 4 * 4 * 3 * 9),
-        LayerRow("depthwise", "Conv2d", (4, 4, 4), 4 * 9, 4 * 4 * 4 * 9),
-        LayerRow("depthwise", "Conv2d", (4, 4, 4), 0, 4 * 4 * 4 * 9),
-        LayerRow("logits", "Linear", (5,), 25, 20),
+        LayerRow("conv", "Conv2d", (4, 4, 4), 3 * 4 * 9 + 4, 4 * 4 * 4 * 3 * 9, 3),
+        LayerRow("depthwise", "Conv2d", (4, 4, 4), 4 * 9, 4 * 4 * 4 * 9, 7),
+        LayerRow("depthwise", "Conv2d", (4, 4, 4), 0, 4 * 4 * 4 * 9, 11),
+        LayerRow("logits", "Linear", (5,), 25, 20, "all"),
     ]
 
 
@@ -44,7 +44,7 @@ def test_the_model_is_left_as_it_was() -> None:
     model.conv.eval()
     layer_table(model, 8)
     assert model.training and model.logits.training and not model.conv.training
-    assert not any(module._forward_hooks for module in model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_an_image_too_small_is_explained() -> None:

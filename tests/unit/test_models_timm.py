@@ -9,6 +9,7 @@ from torch import nn
 from edgecnn.errors import ModelError
 from edgecnn.models.layers import find_classifier
 from edgecnn.models.pretrained import pretrained_preprocess
+from edgecnn.models.timm_models import ACTIVATIONS, replace_activations
 from edgecnn.models.zoo import ModelSpec, build
 from edgecnn.spec import Interpolation
 
@@ -28,6 +29,28 @@ def test_dropout_and_activation_reach_timm() -> None:
     kinds = {type(module) for module in model.modules()}
     assert nn.ReLU6 in kinds and nn.Hardswish not in kinds
     assert model.drop_rate == 0.3
+
+
+# Blocks that name their own activation, and activations inside norms.
+@pytest.mark.parametrize(("name", "wanted"), [("mobilenetv3_small_050", "silu"), ("densenet121", "relu6")])
+def test_an_activation_replaces_every_other(name: str, wanted: str) -> None:
+    plain = build(ModelSpec(f"timm:{name}", 3, 64))
+    model = build(ModelSpec(f"timm:{name}", 3, 64, activation=wanted))
+    before, after = (
+        [type(module).__name__ for module in net.modules() if type(module).__name__ in ACTIVATIONS]
+        for net in (plain, model)
+    )
+    assert set(after) == {"ReLU6" if wanted == "relu6" else "SiLU"}
+    assert len(after) == len(before)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    model.train()(torch.randn(2, 3, 64, 64)).sum().backward()
+
+
+def test_an_activation_that_cannot_be_replaced_is_told() -> None:
+    with pytest.raises(ModelError, match="no activation 'gelu'"):
+        build(ModelSpec("timm:mobilenetv3_small_050", 3, 64, activation="gelu"))
+    with pytest.raises(ModelError, match="no activation module"):
+        replace_activations(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sigmoid()), "relu")
 
 
 def test_an_unknown_name_is_answered_with_close_ones() -> None:

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from edgecnn.spec import Preprocess
-from edgecnn.train import augment_trivial
+from edgecnn.train import augment_randaug, augment_trivial
 from edgecnn.train.augment import (
     LUMA,
     augment,
@@ -18,6 +18,7 @@ from edgecnn.train.augment import (
     flip_and_shift,
     normalize,
     random_resized_crop,
+    repeated,
     shrink,
     standardize,
 )
@@ -149,6 +150,7 @@ STRONG: tuple[dict[str, Any], ...] = (
     {"blur": 1.0},
     {"erase": 1.0},
     {"trivial": True},
+    {"randaug": 2, "randaug_strength": 15},
 )
 
 
@@ -330,6 +332,49 @@ def test_trivial_operations_of_strength_zero_change_nothing(name: str) -> None:
     none = torch.zeros(16)
     kept = augment_trivial.apply(name, planes(), none, none, "reflect", (0.0, 0.0, 0.0))
     torch.testing.assert_close(kept, planes(), atol=0.02, rtol=0)
+
+
+def test_rand_augment_applies_operations_one_after_the_other_at_its_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[Tensor]] = {}
+
+    def noted(name: str, pixels: Tensor, strength: Tensor, signed: Tensor, *rest: Any) -> Tensor:
+        seen.setdefault(name, []).append(signed)
+        assert torch.equal(strength, signed.abs())
+        return pixels + 1
+
+    monkeypatch.setattr(augment_trivial, "apply", noted)
+    changed = augment_randaug.rand_augment(planes(1400) * 0, 3, 15, rng())
+    assert seen.keys() == augment_trivial.OPERATIONS.keys() - {"identity"}
+    assert all(len(calls) == 3 for calls in seen.values())
+    counts = changed[:, 0, 0, 0]
+    assert {1, 2, 3} <= set(counts.tolist()) <= {0, 1, 2, 3}  # how often it was not the identity
+    assert 2.6 < float(counts.mean()) < 2.95
+    largest = {name: float(torch.cat(calls).abs().max()) for name, calls in seen.items()}
+    smallest = {name: float(torch.cat(calls).abs().min()) for name, calls in seen.items()}
+    assert smallest == largest  # one strength for all
+    assert largest["rotate"] * augment_trivial.MAX_ROTATION == pytest.approx(15)  # half of 30 degrees
+    assert largest["shear_x"] * augment_trivial.MAX_SHEAR == pytest.approx(0.15)
+    assert largest["translate_y"] * 8 / 3 == pytest.approx(0.5 * 8 * 150 / 331)
+    assert largest["brightness"] * augment_trivial.MAX_FACTOR == pytest.approx(0.45)
+    assert largest["posterize"] * 6 == pytest.approx(2)  # bits
+    assert largest["solarize"] == pytest.approx(0.5)
+    assert all(len(torch.cat(seen[name]).unique()) == 2 for name in ("rotate", "color"))  # either sign
+
+
+def test_rand_augment_of_strength_zero_changes_only_what_has_no_strength() -> None:
+    kept = augment_randaug.rand_augment(planes(200), 1, 0, rng())
+    same = ((kept - planes(200)).abs() < 0.1).flatten(1).all(1)
+    assert 0.75 < float(same.float().mean()) < 0.95  # two of fourteen: autocontrast and equalize
+
+
+def test_repeated_pictures_fill_their_batch_and_leave_others_out() -> None:
+    order = torch.randperm(26, generator=rng())
+    assert repeated(order, 8, 1) is order
+    batches = repeated(order, 8, 4).view(3, 8)
+    for batch in batches:
+        assert torch.equal(batch.unique(return_counts=True)[1], torch.tensor([4, 4]))
+        assert all(len(part.unique()) == 2 for part in batch.view(4, 2))  # each part has different pictures
+    assert len(batches.unique()) == 6
 
 
 def test_trivial_operations_do_what_pillow_does() -> None:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from edgecnn.errors import UsageError
 from edgecnn.steps import Training
-from edgecnn.train.config import TrainConfig
+from edgecnn.train.config import LATER, TrainConfig, without_later
 
 
 def test_settings_survive_json() -> None:
@@ -33,10 +33,24 @@ def test_epochs_must_be_given() -> None:
         TrainConfig.from_dict({"lr": 0.1})
 
 
+def test_settings_that_came_later_and_are_off_do_not_make_another_training() -> None:
+    old = {name: value for name, value in TrainConfig(epochs=2).to_dict().items() if name not in LATER}
+    assert without_later(TrainConfig(epochs=2).to_dict()) == old
+    assert without_later({"recovery": TrainConfig(epochs=2, repeat=2).to_dict()}) == {"recovery": {**old, "repeat": 2}}
+    assert all(getattr(Training(), name) == value for name, value in LATER.items())
+
+
+def test_a_batch_is_a_multiple_of_repeat() -> None:
+    assert TrainConfig(epochs=1, batch_size=12, repeat=4).repeat == 4
+    with pytest.raises(UsageError, match="repeat=5") as caught:
+        TrainConfig(epochs=1, batch_size=12, repeat=5)
+    assert "multiple of repeat" in caught.value.hint
+
+
 AUGMENTATION = ("flip_vertical", "rotate", "zoom", "shear", "fill", "hue", "channel_shift", "noise", "blur", "erase")
 
 
-@pytest.mark.parametrize("name", [*AUGMENTATION, "trivial"])
+@pytest.mark.parametrize("name", [*AUGMENTATION, "trivial", "randaug"])
 def test_augmentation_is_off_by_default_in_recipes_and_in_the_loop_alike(name: str) -> None:
     value = getattr(TrainConfig(epochs=1), name)
     assert value == getattr(Training(), name)
@@ -58,6 +72,9 @@ def test_augmentation_is_off_by_default_in_recipes_and_in_the_loop_alike(name: s
         ("noise", 256.0),
         ("blur", 1.1),
         ("erase", -0.1),
+        ("randaug", -1),
+        ("randaug_strength", 31),
+        ("repeat", 0),
     ],
 )
 def test_impossible_augmentation_is_refused_in_recipes_and_in_the_loop_alike(name: str, value: Any) -> None:

@@ -22,6 +22,7 @@ from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import BundleError, DataError, UsageError, WriteError
 from edgecnn.spec import Preprocess
 from edgecnn.train import checkpoint
+from edgecnn.train.augment import augment
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
 from edgecnn.train.history import Row, format_epoch
@@ -409,3 +410,24 @@ def test_on_epoch_sees_the_checkpoint_already_written(tmp_path: Path) -> None:
     times: list[float] = []
     train(tmp_path, on_epoch=lambda row: times.append(time.time() - (tmp_path / LAST).stat().st_mtime))
     assert len(times) == 4 and all(age < 60 for age in times)
+
+
+def test_repeated_augmentation_keeps_steps_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+
+    def noted(images: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(images)
+        return augment(images, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("edgecnn.train.loop.augment", noted)
+    _, rows = train(tmp_path, replace(CONFIG, epochs=1, repeat=4))
+    assert len(rows) == 1
+    batches = seen[-5:]
+    assert [len(batch) for batch in batches] == [16] * 5
+    assert all(len(batch.flatten(1).unique(dim=0)) == 4 for batch in batches)
+    assert len(torch.cat(batches).flatten(1).unique(dim=0)) == 20
+
+
+def test_too_few_pictures_to_repeat_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="too few"):
+        fit(tiny(), pictures(6), VAL, P, replace(CONFIG, repeat=8), tmp_path)

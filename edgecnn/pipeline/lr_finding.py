@@ -1,0 +1,69 @@
+"""Which learning rate a training can take: a range test with exactly its settings, which leaves its run alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from edgecnn.bundle import dump_json, write_atomically
+from edgecnn.data.source import with_val_share
+from edgecnn.errors import UsageError
+from edgecnn.models import pretrained, zoo
+from edgecnn.pipeline import teaching
+from edgecnn.pipeline.context import Context, opened
+from edgecnn.pipeline.training import check_transfer, load_pictures, model_spec, seed_everything, train_config
+from edgecnn.pipeline.transferring import fit_classifier
+from edgecnn.spec import Split
+from edgecnn.steps import TrainStep
+from edgecnn.train import lr_finder
+from edgecnn.train.freezing import train_only_last
+from edgecnn.train.lr_finder import STEPS, RateCurve, draw
+
+
+def find_lr(context: Context, step: TrainStep) -> RateCurve:
+    """The loss of the network that ``step`` would train, at rising rates. Nothing is written into the context's run.
+
+    The context's run is only where a teacher is looked for. Raises what a training raises.
+    """
+    if step.transfer == "features":
+        raise UsageError("transfer: features has no learning rate", hint="fit the classifier with edgecnn train")
+    check_transfer(step)
+    data = opened(context.data or "digits", context.data_seed)
+    if step.val_share is not None:
+        data = with_val_share(data, step.val_share)
+    teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
+    settings = train_config(step, step.seed, step.device, step.threads)
+    spec = model_spec(step, len(data.labels))
+    seed_everything(step.seed)
+    model = zoo.build(spec)
+    if step.pretrained:
+        context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
+    p, sets = load_pictures(step, spec, data)
+    if step.transfer == "two_stage":
+        with TemporaryDirectory() as folder:  # not the run's folder, which would keep the features
+            elsewhere = replace(context, run=Path(folder))
+            fit_classifier(elsewhere, step, model, sets[Split.TRAIN], sets[Split.VAL], p, spec.num_classes)
+    if step.train_last is not None:
+        train_only_last(model, step.train_last)
+    taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
+    watcher = context.watch("find-lr", 1)
+    try:
+        return lr_finder.find_lr(model, sets[Split.TRAIN], p, settings, teacher=taught_by, on_step=watcher.on_step)
+    finally:
+        watcher.close()
+
+
+def lines(curve: RateCurve) -> list[str]:
+    """The suggestion in words. Raises InconclusiveError where there is none."""
+    told = [f"highest learning rate: {curve.suggested:.2g} ({lr_finder.RULE}, {curve.lowest:.2g})"]
+    if not curve.diverged:
+        told.append(f"the loss did not run away in {STEPS} steps, up to rate {curve.rates[-1]:g}")
+    return told
+
+
+def write(curve: RateCurve, folder: Path) -> list[Path]:
+    """Write ``lr.json`` and, where matplotlib is installed, ``lr.png``; returns what was written."""
+    facts, picture = folder / "lr.json", folder / "lr.png"
+    write_atomically(facts, dump_json(curve.as_dict()))
+    return [facts, picture] if draw(picture, curve) else [facts]
