@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from driving import TRAIN, Outcome, digest
 
 
@@ -17,7 +18,7 @@ def test_it_suggests_a_rate_and_leaves_the_run_alone(
     outcome = cli("find-lr", "digits", "-o", out, *TRAIN, "--teacher", finished_run / "float", "--set", "cutout=2")
     assert outcome.code == 0, outcome.err
     found = json.loads((out / "lr.json").read_text())
-    assert found["suggested"] == found["lowest"] / 3
+    assert found["suggested"] == pytest.approx(found["lowest"] / 3)
     assert f"highest learning rate: {found['suggested']:.2g} (a third of" in outcome.out
     assert 0.001 < found["suggested"] < 3
     assert len(found["rates"]) == len(found["losses"]) == len(found["smoothed"])
