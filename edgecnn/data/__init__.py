@@ -24,6 +24,7 @@
 * **Statistics and calibration see train only.** By default one mean and one std serve all channels, with 255 * mean
   whole: then normalization folds exactly into the quantized input. Pretrained networks keep the constants they were
   trained with.
-* **uint8 arrays in memory, temporary file above 1 GiB.** Small pictures are decoded once per process; there is no
-  copy of the data set on disk that could become stale.
+* **uint8 arrays in memory, a mapped file where that is too little** (``memory.py`` says how much there is,
+  ``mapped.py`` keeps the file). What is small is decoded once per process; what is large once per machine, under a key
+  that knows when a picture has changed.
 """
