@@ -18,7 +18,7 @@ from edgecnn.models.layers import find_classifier
 from edgecnn.pipeline.context import Context
 from edgecnn.spec import Preprocess
 from edgecnn.steps import TrainStep
-from edgecnn.train.features import Floats, Head, extract, fit_head, put_head
+from edgecnn.train.features import Floats, extract, fit_head, put_head
 from edgecnn.train.loop import TrainResult, pick_device
 
 FEATURES = ".features"
@@ -49,7 +49,9 @@ def fit_classifier(
         features = np.concatenate([_kept(context, model, train, p, turn) for turn in turns])
         labels = np.concatenate([train.labels] * len(turns))
         seen = _kept(context, model, val, p, False)
-        head: Head = fit_head(features, labels, (seen, val.labels), classes, step.classifier)
+        # Where the network trains on, the validation pictures choose the best epoch, and must not be known by then.
+        refit = step.transfer == "features"
+        head = fit_head(features, labels, (seen, val.labels), classes, step.classifier, refit=refit)
         put_head(model, head)
     finally:
         torch.set_num_threads(threads)

@@ -62,6 +62,9 @@ def test_the_head_is_the_classifier_afterwards() -> None:
     put_head(model, head)
     top1 = (predict_logits(model, VAL.images, P).argmax(1) == VAL.labels).mean()
     assert top1 == pytest.approx(head.val_top1)
+    again = fit_head(features, TRAIN.labels, (seen, VAL.labels), 2, "logistic", refit=True)
+    assert (again.val_top1, again.strength) == (head.val_top1, head.strength)
+    assert not np.allclose(again.weight, head.weight)
 
 
 def test_a_convolution_is_no_linear_classifier() -> None:
