@@ -100,8 +100,9 @@ def fit_head(
         loss = float(nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(val[1])))
         tried.append((top1, -loss, strength))
     top1, _, strength = max(tried)
-    known = (np.concatenate([scaled, val_scaled]), np.concatenate([labels, val[1]])) if refit else (scaled, labels)
-    weight, bias = _linear(*known, classes, kind, strength)
+    if refit:
+        scaled, labels = np.concatenate([scaled, val_scaled]), np.concatenate([labels, val[1]])
+    weight, bias = _linear(scaled, labels, classes, kind, strength)
     return Head(weight / std, bias - (weight / std) @ mean, strength, top1)
 
 
