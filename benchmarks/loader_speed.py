@@ -48,7 +48,7 @@ def loop_rate(spec: zoo.ModelSpec, train: ImageTensors, p: Preprocess, config: T
     torch.manual_seed(0)
     batch = augment(torch.from_numpy(train.images[: config.batch_size]), config, p, torch.Generator())
     val = ImageTensors(train.images[:2], train.labels[:2], train.ids[:2])
-    with tempfile.TemporaryDirectory() as scratch, patch("edgecnn.train.loop.augment") as replaced:
+    with tempfile.TemporaryDirectory() as scratch, patch("edgecnn.train.run.augment") as replaced:
         replaced.side_effect = (lambda *_: batch) if fixed else augment
         result = fit(zoo.build(spec), train, val, p, config, Path(scratch))
     return float(result.history[-1]["images_per_second"])

@@ -9,10 +9,9 @@ from tempfile import TemporaryDirectory
 from edgecnn.bundle import dump_json, write_atomically
 from edgecnn.data.source import with_val_share
 from edgecnn.errors import UsageError
-from edgecnn.models import pretrained, zoo
 from edgecnn.pipeline import teaching
 from edgecnn.pipeline.context import Context, opened
-from edgecnn.pipeline.training import check_transfer, load_pictures, model_spec, seed_everything, train_config
+from edgecnn.pipeline.training import load_pictures, model_spec, prepared, train_config
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Split
 from edgecnn.steps import TrainStep
@@ -28,22 +27,18 @@ def find_lr(context: Context, step: TrainStep) -> RateCurve:
     """
     if step.transfer == "features":
         raise UsageError("transfer: features has no learning rate", hint="fit the classifier with edgecnn train")
-    check_transfer(step)
     data = opened(context.data or "digits", context.data_seed)
     if step.val_share is not None:
         data = with_val_share(data, step.val_share)
     teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
     settings = train_config(step, step.seed, step.device, step.threads)
     spec = model_spec(step, len(data.labels))
-    seed_everything(step.seed)
-    model = zoo.build(spec)
-    if step.pretrained:
-        context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
+    model = prepared(context, step, spec)
     p, sets = load_pictures(step, spec, data)
     if step.transfer == "two_stage":
         with TemporaryDirectory() as folder:  # not the run's folder, which would keep the features
             elsewhere = replace(context, run=Path(folder))
-            fit_classifier(elsewhere, step, model, sets[Split.TRAIN], sets[Split.VAL], p, spec.num_classes)
+            fit_classifier(elsewhere, step, model, sets[Split.TRAIN], sets[Split.VAL], p)
     if step.train_last is not None:
         train_only_last(model, step.train_last)
     taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None

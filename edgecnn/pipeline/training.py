@@ -63,27 +63,15 @@ def train(context: Context, step: TrainStep) -> Bundle:
     # What can be refused is tried before the pictures are loaded, which takes a while.
     settings = train_config(step, step.seed, step.device, step.threads)
     spec = model_spec(step, len(data.labels))
-    seed_everything(step.seed)
-    model = zoo.build(spec)
-    check_transfer(step)
-    if step.pretrained:
-        context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
+    model = prepared(context, step, spec)
     world = context.world or World()
     with world.leader_first():
         work = work_folder(target, fingerprint)
     if world.size > 1:
         context.tell(f"{world.size} processes train together, {settings.batch_size} pictures per step over all of them")
     p, sets = load_pictures(step, spec, data)
-    if step.transfer != "full":
-        with world.leader_first():  # the others find its features
-            result = fit_classifier(context, step, model, sets[Split.TRAIN], sets[Split.VAL], p, spec.num_classes)
-    if step.train_last is not None:
-        train_only_last(model, step.train_last)
     taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
-    if step.transfer != "features":
-        result = fit_watched(
-            context, step.output, model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work, teacher=taught_by
-        )
+    result = _fitted(context, step, model, sets, p, settings, work, taught_by, world)
     if not world.leader:
         world.barrier()  # until the leader has written the bundle
         return bundles.open_bundle(target)
@@ -115,6 +103,39 @@ def train(context: Context, step: TrainStep) -> Bundle:
     for finding in diagnosing.findings(result.history, step.model_dump(), model, sets[Split.VAL], p, data.labels):
         context.tell(f"finding: {finding}")
     return bundles.open_bundle(target)
+
+
+def prepared(context: Context, step: TrainStep, spec: zoo.ModelSpec) -> nn.Module:
+    """The network of that spec with the weights it starts from."""
+    seed_everything(step.seed)
+    model = zoo.build(spec)
+    check_transfer(step)
+    if step.pretrained:
+        context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
+    return model
+
+
+def _fitted(
+    context: Context,
+    step: TrainStep,
+    model: nn.Module,
+    sets: dict[Split, ImageTensors],
+    p: Preprocess,
+    settings: TrainConfig,
+    work: Path,
+    teacher: Teacher | None,
+    world: World,
+) -> TrainResult:
+    """Train in place: the classifier on features where ``transfer`` says so, then, unless that is all, the network."""
+    training, val = sets[Split.TRAIN], sets[Split.VAL]
+    if step.transfer != "full":
+        with world.leader_first():  # the others find its features
+            result = fit_classifier(context, step, model, training, val, p)
+        if step.transfer == "features":
+            return result
+    if step.train_last is not None:
+        train_only_last(model, step.train_last)
+    return fit_watched(context, step.output, model, training, val, p, settings, work, teacher=teacher)
 
 
 def check_transfer(step: TrainStep) -> None:

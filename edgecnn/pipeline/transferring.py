@@ -14,25 +14,20 @@ from torch import nn
 
 from edgecnn.data import preprocess
 from edgecnn.data.tensors import ImageTensors
-from edgecnn.models.layers import find_classifier
+from edgecnn.models.layers import find_classifier, run_once
 from edgecnn.pipeline.context import Context
 from edgecnn.spec import Preprocess
 from edgecnn.steps import TrainStep
 from edgecnn.train.features import Floats, extract, fit_head, put_head
-from edgecnn.train.loop import TrainResult, pick_device
+from edgecnn.train.loop import TrainResult
+from edgecnn.train.run import pick_device
 
 FEATURES = ".features"
 BLOCK = 512  # pictures that are hashed at once
 
 
 def fit_classifier(
-    context: Context,
-    step: TrainStep,
-    model: nn.Module,
-    train: ImageTensors,
-    val: ImageTensors,
-    p: Preprocess,
-    classes: int,
+    context: Context, step: TrainStep, model: nn.Module, train: ImageTensors, val: ImageTensors, p: Preprocess
 ) -> TrainResult:
     """Fit the network's classifier, in place, on features of its frozen rest; with ``flip`` on mirrored pictures too.
 
@@ -51,6 +46,7 @@ def fit_classifier(
         seen = _kept(context, model, val, p, False)
         # Where the network trains on, the validation pictures choose the best epoch, and must not be known by then.
         refit = step.transfer == "features"
+        classes = run_once(model, p.size).shape[1]
         head = fit_head(features, labels, (seen, val.labels), classes, step.classifier, refit=refit)
         put_head(model, head)
     finally:

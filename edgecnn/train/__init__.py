@@ -5,7 +5,7 @@ Decisions of this folder:
 * Pictures stay ``uint8`` in memory; a batch is gathered, augmented as one tensor and normalized on the fly
   (``augment.py``). There are no worker processes.
 * All randomness of an epoch comes from ``(seed, epoch)``: order, augmentation, dropout. No generator state has to be
-  stored, and a run that was killed ends with the same weights, bit for bit, as one that was not (``loop.py``).
+  stored, and a run that was killed ends with the same weights, bit for bit, as one that was not (``run.py``).
 * Several processes, started by torchrun, share each batch: same pictures, same gradients, one of them writes
   (``distributed.py``; ``sync_bn.py`` for batch normalization over all of them).
 * A checkpoint is one safetensors file, replaced atomically, with its JSON inside the header (``checkpoint.py``). The

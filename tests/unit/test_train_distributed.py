@@ -24,7 +24,7 @@ import edgecnn
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, EdgecnnError, UsageError
 from edgecnn.spec import Preprocess
-from edgecnn.train import checkpoint, loop
+from edgecnn.train import checkpoint, loop, run
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World, joined, parts
@@ -86,7 +86,7 @@ class Averages(WeightAverage):
 
 def work(folder: Path, kind: str, world: World) -> None:
     """What one of torchrun's processes does: train each case, or one of them until something happens to rank 1."""
-    loop.WeightAverage = Averages  # type: ignore[misc]
+    run.WeightAverage = Averages  # type: ignore[misc]
 
     def strike(epoch: int, step: int, steps: int) -> None:
         if world.rank == 1 and (epoch, step) == (2, 3) and not int(os.environ["TORCHELASTIC_RESTART_COUNT"]):

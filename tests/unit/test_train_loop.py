@@ -419,7 +419,7 @@ def test_repeated_augmentation_keeps_steps_and_batches(tmp_path: Path, monkeypat
         seen.append(images)
         return augment(images, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("edgecnn.train.loop.augment", noted)
+    monkeypatch.setattr("edgecnn.train.run.augment", noted)
     _, rows = train(tmp_path, replace(CONFIG, epochs=1, repeat=4))
     assert len(rows) == 1
     batches = seen[-5:]
