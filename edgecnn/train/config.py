@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
-LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1}
+LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1, "frozen_bn": False}
 """Settings that came when trainings were under way, and their values where nothing changed for those."""
 
 
@@ -73,6 +73,7 @@ class TrainConfig:
             the gradient is that of the whole batch, but batch normalization sees one part at a time.
         sync_bn: where several processes train (``distributed.py``), batch normalization sees the pictures of all of
             them, as one process would; otherwise its own part, and the running statistics are averaged.
+        frozen_bn: batch normalization keeps the statistics it starts with, see ``freezing.set_training``.
         schedule: how the learning rate goes after the warm-up, see ``schedule.lr_factor``.
         l1: weight of the sum of absolute weights in the loss; it drives weights to zero, where pruning finds them.
         layer_decay: each block has this times the rate of the block behind it; 1: all learn alike.
@@ -129,6 +130,7 @@ class TrainConfig:
     clip_norm: float | None = None
     accumulate: int = 1
     sync_bn: bool = False
+    frozen_bn: bool = False
     precision: str = "auto"
     patience: int | None = None
     seed: int = 0

@@ -94,7 +94,7 @@ def find_lr(
     with own_settings(settings):
         run = Run(copy.deepcopy(model), train, p, settings, teacher, World())
         run.resume_or_prepare(None, Path(), "")
-        set_training(run.model)
+        set_training(run.model, frozen_bn=run.config.frozen_bn)
         batches = _batches(run)
 
         def step(rate: float) -> float:

@@ -114,7 +114,7 @@ class Run:
         """
         epoch = self.progress.epoch
         self.lap()
-        set_training(self.model)
+        set_training(self.model, frozen_bn=self.config.frozen_bn)
         loss_sum, correct, lr = 0.0, 0, 0.0
         for step, (chosen, generator) in enumerate(self.batches(epoch)):
             taken = epoch * self.steps + step
