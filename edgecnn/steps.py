@@ -70,7 +70,7 @@ class Training(Settings):
     clip_norm: Rate | None = None
     accumulate: Positive = 1
     sync_bn: bool = False
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     patience: Positive | None = None
 
 

@@ -27,6 +27,7 @@ from edgecnn.pipeline.loading import WEIGHTS, save_golden
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Precision, Preprocess, Split
 from edgecnn.steps import Settings, Training, TrainStep
+from edgecnn.train import machine
 from edgecnn.train.config import TrainConfig, without_later
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
@@ -228,10 +229,12 @@ def with_statistics(p: Preprocess, training: ImageTensors, normalization: str) -
 
 
 def train_config(settings: Training, seed: int, device: str, threads: int | None) -> TrainConfig:
-    """The training loop's own settings from a step's."""
+    """The training loop's own settings from a step's. Raises UsageError for those this machine cannot follow."""
     names = {field.name for field in fields(TrainConfig)}
     values = {key: value for key, value in settings.model_dump().items() if key in names}
-    return TrainConfig(**{**values, "seed": seed, "device": device, "threads": threads})
+    config = TrainConfig(**{**values, "seed": seed, "device": device, "threads": threads})
+    machine.check(config)
+    return config
 
 
 def seed_everything(seed: int) -> None:

@@ -11,7 +11,7 @@ from edgecnn.errors import UsageError
 
 OPTIMIZERS = ("sgd", "adamw", "rmsprop")
 SCHEDULES = ("cosine", "linear", "step", "one_cycle", "constant", "plateau")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
@@ -77,7 +77,9 @@ class TrainConfig:
         l1: weight of the sum of absolute weights in the loss; it drives weights to zero, where pruning finds them.
         layer_decay: each block has this times the rate of the block behind it; 1: all learn alike.
         clip_norm: gradients longer than this, over all weights, are scaled down to it; ``None``: never.
-        precision: ``bf16`` runs under autocast; ``auto`` takes it where a few timed steps show that it is faster.
+        precision: ``bf16`` and ``fp16`` run under autocast. fp16 is for GPUs, and scales the loss (``update.py``).
+            ``auto`` is bf16 on a GPU that has it and else fp16; on a CPU it is bf16 where a few timed steps show that
+            it is faster.
         patience: stop after so many epochs without a better validation accuracy; ``None``: never.
         seed: decides order, augmentation and dropout.
         device: ``auto`` is CUDA where there is one.

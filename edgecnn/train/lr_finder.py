@@ -30,8 +30,9 @@ from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
 from edgecnn.train.freezing import set_training
+from edgecnn.train.machine import own_settings
 from edgecnn.train.optimizer import set_rate
-from edgecnn.train.run import Run, own_settings
+from edgecnn.train.run import Run
 
 LOW, HIGH, STEPS = 1e-6, 10.0, 100
 REACH = 3  # the smoothed loss is the mean over so many steps before and behind
