@@ -70,7 +70,10 @@ class Training(Settings):
     clip_norm: Rate | None = None
     accumulate: Positive = 1
     sync_bn: bool = False
+    sam: Annotated[float, Field(ge=0)] = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    deterministic: bool = False
     patience: Positive | None = None
 
 

@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
-LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1}
+LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1, "compile": False, "deterministic": False, "sam": 0.0}
 """Settings that came when trainings were under way, and their values where nothing changed for those."""
 
 
@@ -77,9 +77,15 @@ class TrainConfig:
         l1: weight of the sum of absolute weights in the loss; it drives weights to zero, where pruning finds them.
         layer_decay: each block has this times the rate of the block behind it; 1: all learn alike.
         clip_norm: gradients longer than this, over all weights, are scaled down to it; ``None``: never.
+        sam: radius rho of sharpness-aware minimization (Foret et al., arXiv:2010.01412), see ``update.py``; 0: none.
+            Each step takes twice as long.
         precision: ``bf16`` and ``fp16`` run under autocast. fp16 is for GPUs, and scales the loss (``update.py``).
             ``auto`` is bf16 on a GPU that has it and else fp16; on a CPU it is bf16 where a few timed steps show that
             it is faster.
+        compile: ``torch.compile`` the steps (``compiling.py``). It takes minutes at the start and needs a C++ compiler,
+            on a GPU triton.
+        deterministic: only algorithms that give the same bits each time on a GPU, too, where most have a faster
+            one that does not; operations that have no such algorithm are refused. A CPU needs none of it.
         patience: stop after so many epochs without a better validation accuracy; ``None``: never.
         seed: decides order, augmentation and dropout.
         device: ``auto`` is CUDA where there is one.
@@ -131,14 +137,17 @@ class TrainConfig:
     clip_norm: float | None = None
     accumulate: int = 1
     sync_bn: bool = False
+    sam: float = 0.0
     precision: str = "auto"
+    compile: bool = False
+    deterministic: bool = False
     patience: int | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values no run can have. Raises UsageError naming all of them."""
+        """Refuse values no run can have, alone or together. Raises UsageError naming all of them."""
         wrong = [name for name, fine in _checks(self).items() if not fine]
         if wrong:
             raise UsageError(
@@ -152,6 +161,9 @@ class TrainConfig:
                 "randaug_strength 30; batch_size is a multiple of repeat; "
                 "each of accumulate's parts has at least 2 pictures",
             )
+
+        if trouble := _contradiction(self):
+            raise UsageError(f"these training settings contradict each other: {trouble[0]}", hint=trouble[1])
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON values."""
@@ -178,6 +190,13 @@ def without_later(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
     return {name: without_later(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
+
+
+def _contradiction(c: TrainConfig) -> tuple[str, str] | None:
+    """What two settings that are each possible cannot do together, and the way out."""
+    if c.compile and c.sync_bn:
+        return "sync_bn exchanges numbers inside the network, which compile cannot do", "leave one of them out"
+    return None
 
 
 def _checks(c: TrainConfig) -> dict[str, bool]:
@@ -221,6 +240,7 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
         "temperature": c.temperature > 0,
         "accumulate": 1 <= c.accumulate <= max(1, c.batch_size // 2),
         "clip_norm": c.clip_norm is None or c.clip_norm > 0,
+        "sam": c.sam >= 0,
         "low_size": c.low_size is None or c.low_size >= 1,
         "low_epochs": c.low_epochs >= 0,
         "precision": c.precision in PRECISIONS,

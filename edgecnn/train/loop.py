@@ -16,7 +16,6 @@ from edgecnn.spec import Preprocess
 from edgecnn.train import checkpoint, history, stopping
 from edgecnn.train.allocator import keep_freed_memory
 from edgecnn.train.config import TrainConfig
-from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
 from edgecnn.train.machine import own_settings
@@ -121,7 +120,7 @@ def fit(
 
 def _one_epoch(run: Run, val: ImageTensors, on_step: OnStep) -> history.Row:
     """Train for an epoch, then validate. Raises UsageError when either loss is no number."""
-    with fast_depthwise(run.model, run.device), synchronized(run.model, run.world, run.config.sync_bn):
+    with run.faster(), synchronized(run.model, run.world, run.config.sync_bn):
         row = run.one_epoch(on_step)
     loss, top1 = run.validate(val)
     if not math.isfinite(loss):

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Preprocess
-from edgecnn.train import checkpoint, history, machine, stopping
+from edgecnn.train import checkpoint, compiling, history, machine, stopping
 from edgecnn.train.augment import augment, repeated, shrink
 from edgecnn.train.config import TrainConfig
+from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World, parts
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
@@ -76,6 +78,7 @@ class Run:
         if teacher is not None:
             teacher.to(self.device)
         self.network = world.spread(self.model)
+        self.forward = compiling.compiled(self.network) if config.compile else self.network
         self.optimizer = make_optimizer(model, config)
         self.update = Update(model, self.optimizer, config)
         self.average = WeightAverage(model, config.ema) if config.ema is not None else None
@@ -166,14 +169,15 @@ class Run:
             for part in parts(mine, config.accumulate):
                 with self.world.gradients(self.network, last=part.stop == mine.stop):
                     with autocast(self.progress.precision, self.device):
-                        logits = self.network(batch[part]).float()
+                        logits = self.forward(batch[part]).float()
                     theirs = None if wanted is None else wanted[part.start - mine.start : part.stop - mine.start]
                     loss = loss_of_part(logits, target, part, config, self.class_weights, theirs)
                     self.update.backward(loss * self.world.size)  # summed over processes, where DDP takes the mean
                 loss_sum, correct = loss_sum + loss.item(), correct + int((logits.argmax(1) == labels[part]).sum())
             return loss_sum, correct
 
-        found = self.update.step(gradients)
+        with compiling.failures_told(config.compile):
+            found = self.update.step(gradients)
         self.world.average_buffers(self.model)
         if self.average is not None:
             self.average.update(self.model, taken)
@@ -206,6 +210,12 @@ class Run:
             checkpoint.write(workdir / LAST, tensors, state, previous=workdir / PREVIOUS)
             history.write_csv(workdir / "history.csv", done.history)
         self.world.barrier()
+
+    @contextmanager
+    def faster(self) -> Iterator[None]:
+        """Around the steps: layers replaced by faster ones that compute the same."""
+        with nullcontext() if self.config.compile else fast_depthwise(self.model, self.device):
+            yield
 
     def evaluated(self) -> nn.Module:
         """The network whose accuracy counts: the average if there is one."""

@@ -43,6 +43,7 @@ CONFIGS = {
     "uneven": replace(BASE, batch_size=15, accumulate=2, mixup=0.4, cutmix=1.0, loss="focal", balance=True),
     "taught": replace(BASE, balance=True, label_smoothing=0.1, views=2, low_size=6, low_epochs=1, accumulate=2),
     "sync_bn": replace(BASE, sync_bn=True),
+    "sharpness_aware_sync_bn": replace(BASE, sync_bn=True, sam=0.1, accumulate=2, l1=1e-4),
     "own_bn": BASE,
 }
 """``own_bn`` has no equal in one process: each process normalizes with its part of the batch."""

@@ -136,3 +136,80 @@ def test_auto_on_a_gpu_takes_what_the_gpu_has(monkeypatch: pytest.MonkeyPatch, h
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: has_bf16 or including_emulation)
     elsewhere = torch.empty(1, 3, 8, 8, device="meta")  # no CPU: that is all that is looked at
     assert choose_precision("auto", tiny(), elsewhere, 2) == chosen
+
+
+def test_a_sharpness_aware_step_goes_along_the_gradient_at_the_worst_place_nearby() -> None:
+    curvature = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
+    for precision in ("fp32", "fp16"):
+        layer = line()
+        update = update_of(layer, precision, lr=0.1, sam=0.5)
+
+        def gradients(update: Update = update, layer: nn.Linear = layer) -> tuple[float, int]:
+            loss = (layer.weight @ curvature @ layer.weight.T).sum() / 2
+            update.backward(loss)
+            return loss.item(), 1
+
+        start = line().weight.detach()
+        slope = start @ curvature
+        expected = start - 0.1 * (start + 0.5 * slope / slope.norm()) @ curvature
+        loss, _ = update.step(gradients)
+        torch.testing.assert_close(layer.weight.detach(), expected)
+        assert loss == pytest.approx((start @ curvature @ start.T).item() / 2)
+
+
+def test_a_sharpness_aware_step_that_overflows_at_the_weights_themselves_is_skipped() -> None:
+    update = update_of(layer := line(), "fp16", sam=0.5)
+    passes = []
+
+    def gradients() -> tuple[float, int]:
+        passes.append(1)
+        update.backward(torch.inf * layer.weight.sum())
+        return 0.0, 0
+
+    update.step(gradients)
+    assert torch.equal(layer.weight, line().weight) and update.skipped == len(passes) == 1
+
+
+def test_both_passes_see_the_same_dropout_and_the_statistics_are_the_first_ones() -> None:
+    images = torch.randn(16, 3, 8, 8)
+    left = []
+    for sam in (0.0, 0.5):
+        torch.manual_seed(3)
+        model = tiny().train()
+        seen: list[torch.Tensor] = []
+        model.dropout.register_forward_hook(lambda _, inputs, output, seen=seen: seen.append(output == 0))
+        update = update_of(model, lr=0.0001, sam=sam)
+
+        def gradients(update: Update = update, model: nn.Module = model) -> tuple[float, int]:
+            update.backward(model(images).square().mean())
+            return 0.0, 0
+
+        update.step(gradients)
+        assert len(seen) == (2 if sam else 1)
+        # What relu made zero may differ between the passes; where dropout alone decides, nothing does.
+        assert all(torch.equal(seen[0], each) for each in seen)
+        left.append(({name: each.clone() for name, each in model.named_buffers()}, torch.get_rng_state()))
+    (plain, plain_state), (aware, aware_state) = left
+    assert all(torch.equal(plain[name], aware[name]) for name in plain) and torch.equal(plain_state, aware_state)
+    assert int(plain["bn.num_batches_tracked"]) == 1
+
+
+@pytest.mark.parametrize("settings", [{"ema": None}, {"accumulate": 2, "clip_norm": 1.0, "precision": "bf16"}])
+def test_a_sharpness_aware_training_learns_and_goes_on_with_the_same_bits(
+    tmp_path: Path, settings: dict[str, object]
+) -> None:
+    config = replace(CONFIG, epochs=6, sam=0.05, **settings)  # type: ignore[arg-type]
+    whole, rows = train(tmp_path / "whole", config)
+    plain, _ = train(tmp_path / "plain", replace(config, sam=0.0))
+    assert max(row["val_top1"] for row in rows) > 0.9
+    assert not torch.equal(whole.conv.weight, plain.conv.weight)
+
+    def interrupt(row: Row) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", config, on_epoch=interrupt)
+    resumed, more = train(tmp_path / "cut", config)
+    assert_same_weights(whole, resumed)
+    assert without_times(rows) == without_times(more)
