@@ -100,6 +100,8 @@ class TrainStep(Training):
     teacher: str | None = None
     distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
     temperature: Rate = 4.0
+    hint_weight: Annotated[float, Field(ge=0)] = 0.0
+    hints: str = "auto"
     views: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
     device: str = "auto"

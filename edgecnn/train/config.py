@@ -15,7 +15,10 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
-LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1, "compile": False, "deterministic": False, "sam": 0.0}
+LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1, "compile": False, "deterministic": False, "sam": 0.0} | {
+    "hint_weight": 0.0,
+    "hints": "auto",
+}
 """Settings that came when trainings were under way, and their values where nothing changed for those."""
 
 
@@ -69,6 +72,9 @@ class TrainConfig:
         balance: weight each class by the inverse of how often it occurs.
         distill_weight: share of the loss against the teacher's logits, where there is a teacher.
         temperature: softens both before they are compared (``losses.distillation_loss``).
+        hint_weight: weight of the loss against maps inside the teacher (``hints.py``); 0: none.
+        hints: which maps: ``student.block=teacher.block``, several joined by commas; ``auto`` takes the last block of
+            both at each size that both have.
         accumulate: each step's batch goes through the network in so many parts, one after the other, to save memory:
             the gradient is that of the whole batch, but batch normalization sees one part at a time.
         sync_bn: where several processes train (``distributed.py``), batch normalization sees the pictures of all of
@@ -131,6 +137,8 @@ class TrainConfig:
     balance: bool = False
     distill_weight: float = 0.9
     temperature: float = 4.0
+    hint_weight: float = 0.0
+    hints: str = "auto"
     schedule: str = "cosine"
     l1: float = 0.0
     layer_decay: float = 1.0
@@ -196,6 +204,12 @@ def _contradiction(c: TrainConfig) -> tuple[str, str] | None:
     """What two settings that are each possible cannot do together, and the way out."""
     if c.compile and c.sync_bn:
         return "sync_bn exchanges numbers inside the network, which compile cannot do", "leave one of them out"
+    if c.hint_weight and c.compile:
+        return "hint_weight takes maps out of the network, which compile cannot do", "leave one of them out"
+    if c.hint_weight and c.views:
+        return "views keeps the teacher's logits, and hint_weight needs its maps at every step", "set views to 0"
+    if c.hint_weight and c.low_size is not None:
+        return "low_size makes the student's maps smaller than the teacher's hints", "leave low_size out"
     return None
 
 
@@ -238,6 +252,7 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
         "focal_gamma": c.focal_gamma >= 0,
         "distill_weight": 0 <= c.distill_weight <= 1,
         "temperature": c.temperature > 0,
+        "hint_weight": c.hint_weight >= 0,
         "accumulate": 1 <= c.accumulate <= max(1, c.batch_size // 2),
         "clip_norm": c.clip_norm is None or c.clip_norm > 0,
         "sam": c.sam >= 0,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Preprocess
-from edgecnn.train import checkpoint, compiling, history, machine, stopping
+from edgecnn.train import checkpoint, compiling, hints, history, machine, stopping
 from edgecnn.train.augment import augment, repeated, shrink
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.depthwise import fast_depthwise
@@ -32,7 +32,7 @@ from edgecnn.train.schedule import WeightAverage, lr_factor, plateau_factor
 from edgecnn.train.update import Update
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
-WEIGHTS, AVERAGE, OPTIMIZER = "model/", "average/", "optimizer/"
+WEIGHTS, AVERAGE, OPTIMIZER, REGRESSORS = "model/", "average/", "optimizer/", "regressors/"
 
 OnStep = Callable[[int, int, int], None]
 
@@ -77,10 +77,14 @@ class Run:
         self.class_weights = class_weights(self.labels, self.classes).to(self.device) if config.balance else None
         if teacher is not None:
             teacher.to(self.device)
-        self.network = world.spread(self.model)
+        self.hints = hints.attach(self.model, p.size, teacher, config)
+        trained = self.model if self.hints is None else self.hints.to(self.device)
+        self.network = world.spread(trained)
         self.forward = compiling.compiled(self.network) if config.compile else self.network
         self.optimizer = make_optimizer(model, config)
-        self.update = Update(model, self.optimizer, config)
+        if self.hints is not None:
+            self.optimizer.add_param_group({"params": [*self.hints.regressors.parameters()], "weight_decay": 0.0})
+        self.update = Update(model, self.optimizer, config, trained)
         self.average = WeightAverage(model, config.ema) if config.ema is not None else None
         self.batch_size = min(config.batch_size, len(train) // config.repeat * config.repeat)
         world.check_batch(self.batch_size, config.accumulate)
@@ -101,6 +105,8 @@ class Run:
             checkpoint.load_optimizer(self.optimizer, tensors, OPTIMIZER)
             if self.average is not None:
                 checkpoint.load_model(self.average.model, tensors, AVERAGE)
+            if self.hints is not None:
+                checkpoint.load_model(self.hints.regressors, tensors, REGRESSORS)
             self.progress = _Progress(**state)
             self.update.prepare(self.progress.precision, self.device, self.progress.scaler)
             return
@@ -160,28 +166,36 @@ class Run:
         labels = self.labels[chosen].to(self.device)
         batch, target = mix(batch, labels, self.classes, config, generator)
         mine = self.world.share(len(chosen))
-        wanted = None if self.teacher is None else self._teacher_logits(batch[mine], taken)
+        with nullcontext() if self.hints is None else self.hints.watching():
+            wanted = None if self.teacher is None else self._teacher_logits(batch[mine], taken)
         if config.low_size is not None and taken < config.low_epochs * self.steps:
             batch = shrink(batch, config.low_size)
-
-        def gradients() -> tuple[float, int]:
-            loss_sum, correct = 0.0, 0
-            for part in parts(mine, config.accumulate):
-                with self.world.gradients(self.network, last=part.stop == mine.stop):
-                    with autocast(self.progress.precision, self.device):
-                        logits = self.forward(batch[part]).float()
-                    theirs = None if wanted is None else wanted[part.start - mine.start : part.stop - mine.start]
-                    loss = loss_of_part(logits, target, part, config, self.class_weights, theirs)
-                    self.update.backward(loss * self.world.size)  # summed over processes, where DDP takes the mean
-                loss_sum, correct = loss_sum + loss.item(), correct + int((logits.argmax(1) == labels[part]).sum())
-            return loss_sum, correct
-
         with compiling.failures_told(config.compile):
-            found = self.update.step(gradients)
+            found = self.update.step(lambda: self._gradients(batch, labels, target, mine, wanted))
         self.world.average_buffers(self.model)
         if self.average is not None:
             self.average.update(self.model, taken)
         return found
+
+    def _gradients(
+        self, batch: Tensor, labels: Tensor, target: Tensor, mine: slice, wanted: Tensor | None
+    ) -> tuple[float, int]:
+        """Add the gradients of this process's share of the batch, ``mine``, part by part; its loss and hits."""
+        config, loss_sum, correct = self.config, 0.0, 0
+        for part in parts(mine, config.accumulate):
+            rows = slice(part.start - mine.start, part.stop - mine.start)  # of what only this share has
+            with self.world.gradients(self.network, last=part.stop == mine.stop):
+                with autocast(self.progress.precision, self.device):
+                    answer = self.forward(batch[part])
+                logits = (answer if self.hints is None else answer[0]).float()
+                theirs = None if wanted is None else wanted[rows]
+                loss = loss_of_part(logits, target, part, config, self.class_weights, theirs)
+                if self.hints is not None:
+                    share = len(logits) / len(target)
+                    loss = loss + config.hint_weight * share * self.hints.loss(answer[1], rows)
+                self.update.backward(loss * self.world.size)  # summed over processes, where DDP takes the mean
+            loss_sum, correct = loss_sum + loss.item(), correct + int((logits.argmax(1) == labels[part]).sum())
+        return loss_sum, correct
 
     def validate(self, val: ImageTensors) -> list[float]:
         """Loss and top-1 on the validation pictures, of which every process looks at its share."""
@@ -206,6 +220,8 @@ class Run:
             tensors |= checkpoint.optimizer_tensors(self.optimizer, OPTIMIZER)
             if self.average is not None:
                 tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
+            if self.hints is not None:
+                tensors |= checkpoint.model_tensors(self.hints.regressors, REGRESSORS)
             state = asdict(done) | {"identity": identity}
             checkpoint.write(workdir / LAST, tensors, state, previous=workdir / PREVIOUS)
             history.write_csv(workdir / "history.csv", done.history)

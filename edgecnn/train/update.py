@@ -35,8 +35,11 @@ class Update:
     hits and the statistics of batch normalization are those of the first pass, at the weights themselves.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig) -> None:
-        self.model, self.optimizer, self.config = model, optimizer, config
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, trained: nn.Module | None = None
+    ) -> None:
+        """``trained`` is what the optimizer trains, where that is more than ``model``."""
+        self.model, self.optimizer, self.config, self.trained = model, optimizer, config, trained or model
         self.scaler: torch.amp.GradScaler | None = None
         self.skipped = 0
 
@@ -66,7 +69,7 @@ class Update:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if self.config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+            nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.clip_norm)
         self._take()
         return found
 

@@ -50,6 +50,9 @@ def test_a_batch_is_a_multiple_of_repeat() -> None:
 def test_settings_that_contradict_each_other_are_refused_with_the_reason() -> None:
     with pytest.raises(UsageError, match="sync_bn exchanges numbers inside the network, which compile cannot do"):
         TrainConfig(epochs=1, compile=True, sync_bn=True)
+    for other in ({"compile": True}, {"views": 2}, {"low_size": 4, "low_epochs": 1}):
+        with pytest.raises(UsageError, match=f"contradict each other: .*{next(iter(other))}"):
+            TrainConfig(epochs=1, hint_weight=0.5, **other)  # type: ignore[arg-type]
 
 
 AUGMENTATION = ("flip_vertical", "rotate", "zoom", "shear", "fill", "hue", "channel_shift", "noise", "blur", "erase")
