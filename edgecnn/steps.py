@@ -71,7 +71,10 @@ class Training(Settings):
     accumulate: Positive = 1
     sync_bn: bool = False
     frozen_bn: bool = False
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    sam: Annotated[float, Field(ge=0)] = 0.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    deterministic: bool = False
     patience: Positive | None = None
 
 
@@ -98,6 +101,8 @@ class TrainStep(Training):
     teacher: str | None = None
     distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
     temperature: Rate = 4.0
+    hint_weight: Annotated[float, Field(ge=0)] = 0.0
+    hints: str = "auto"
     views: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
     device: str = "auto"

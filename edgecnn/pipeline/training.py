@@ -27,6 +27,7 @@ from edgecnn.pipeline.loading import WEIGHTS, save_golden
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Precision, Preprocess, Split
 from edgecnn.steps import Settings, Training, TrainStep
+from edgecnn.train import hints, machine
 from edgecnn.train.config import TrainConfig, without_later
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
@@ -35,6 +36,7 @@ from edgecnn.train.freezing import train_only_last
 from edgecnn.train.loop import TrainResult, fit
 
 GOLDEN_IMAGES = 8
+ORIGIN = {"step": "train", "parent": None, "parent_path": None, "precision": Precision.FP32.value}
 NOT_IDENTITY = {"output", "input", "device", "threads"}
 """Settings that say where, not what: they do not change a step's fingerprint."""
 
@@ -46,10 +48,8 @@ def train(context: Context, step: TrainStep) -> Bundle:
     """
     source = context.data or "digits"
     data = opened(source, context.data_seed)
-    config = identity(step)
     teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
-    if teacher is not None:
-        config["teacher"] = teacher.identity
+    config = identity(step) | ({"teacher": teacher.identity} if teacher else {})
     facts = describe_data(data, source, context.data_seed)
     fingerprint = bundles.fingerprint(None, "train", {**config, "data": data.digest})
     target = context.run / step.output
@@ -64,33 +64,22 @@ def train(context: Context, step: TrainStep) -> Bundle:
     settings = train_config(step, step.seed, step.device, step.threads)
     spec = model_spec(step, len(data.labels))
     model = prepared(context, step, spec)
+    taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
+    hints.attach(model, first_preprocess(step, spec)[0].size, taught_by, settings)
     world = context.world or World()
     with world.leader_first():
         work = work_folder(target, fingerprint)
     if world.size > 1:
         context.tell(f"{world.size} processes train together, {settings.batch_size} pictures per step over all of them")
     p, sets = load_pictures(step, spec, data)
-    taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
     result = _fitted(context, step, model, sets, p, settings, work, taught_by, world)
     if not world.leader:
         world.barrier()  # until the leader has written the bundle
         return bundles.open_bundle(target)
     figures = _figures(result, model, spec, p, sets[Split.TEST])
-    with bundles.create(
-        target,
-        step="train",
-        fingerprint=fingerprint,
-        parent=None,
-        parent_path=None,
-        precision=Precision.FP32.value,
-        builder=spec.to_dict(),
-        labels=list(data.labels),
-        preprocess=preprocess.to_dict(p),
-        data=facts,
-        config=config,
-        figures=figures,
-        seed=step.seed,
-    ) as draft:
+    about = {"fingerprint": fingerprint, "builder": spec.to_dict(), "data": facts, "config": config, "seed": step.seed}
+    about |= {"labels": list(data.labels), "preprocess": preprocess.to_dict(p), "figures": figures}
+    with bundles.create(target, **ORIGIN, **about) as draft:
         write_weights(model, draft)
         copy_history(work, draft)
         (draft / SPLITS).write_text(bundles.dump_json(split_ids(data)))
@@ -150,6 +139,8 @@ def check_transfer(step: TrainStep) -> None:
             "transfer: features trains the classifier alone, so it takes neither teacher nor train_last",
             hint="use transfer: two_stage",
         )
+    if step.hint_weight and step.teacher is None:
+        raise UsageError("hint_weight is set, and there is no teacher to give hints", hint="name a teacher")
 
 
 def load_pictures(step: TrainStep, spec: zoo.ModelSpec, data: ImageSet) -> tuple[Preprocess, dict[Split, ImageTensors]]:
@@ -228,10 +219,12 @@ def with_statistics(p: Preprocess, training: ImageTensors, normalization: str) -
 
 
 def train_config(settings: Training, seed: int, device: str, threads: int | None) -> TrainConfig:
-    """The training loop's own settings from a step's."""
+    """The training loop's own settings from a step's. Raises UsageError for those this machine cannot follow."""
     names = {field.name for field in fields(TrainConfig)}
     values = {key: value for key, value in settings.model_dump().items() if key in names}
-    return TrainConfig(**{**values, "seed": seed, "device": device, "threads": threads})
+    config = TrainConfig(**{**values, "seed": seed, "device": device, "threads": threads})
+    machine.check(config)
+    return config
 
 
 def seed_everything(seed: int) -> None:

@@ -20,7 +20,7 @@ from edgecnn.spec import Preprocess
 from edgecnn.steps import TrainStep
 from edgecnn.train.features import Floats, extract, fit_head, put_head
 from edgecnn.train.loop import TrainResult
-from edgecnn.train.run import pick_device
+from edgecnn.train.machine import pick_device
 
 FEATURES = ".features"
 BLOCK = 512  # pictures that are hashed at once

@@ -6,8 +6,8 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,21 +16,23 @@ from torch import Tensor, nn
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Preprocess
-from edgecnn.train import checkpoint, history, stopping
+from edgecnn.train import checkpoint, compiling, hints, history, machine, stopping
 from edgecnn.train.augment import augment, repeated, shrink
 from edgecnn.train.config import TrainConfig
+from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World, parts
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
 from edgecnn.train.freezing import set_training
 from edgecnn.train.losses import class_weights, loss_of_part
 from edgecnn.train.mixing import mix
-from edgecnn.train.optimizer import absolute_sum, make_optimizer, set_rate
+from edgecnn.train.optimizer import make_optimizer, set_rate
 from edgecnn.train.precision import autocast, choose_precision
 from edgecnn.train.schedule import WeightAverage, lr_factor, plateau_factor
+from edgecnn.train.update import Update
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
-WEIGHTS, AVERAGE, OPTIMIZER = "model/", "average/", "optimizer/"
+WEIGHTS, AVERAGE, OPTIMIZER, REGRESSORS = "model/", "average/", "optimizer/", "regressors/"
 
 OnStep = Callable[[int, int, int], None]
 
@@ -43,6 +45,7 @@ class _Progress:
     history: list[history.Row]
     best_top1: float = -1.0
     best_epoch: int = 0
+    scaler: dict[str, float] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -63,7 +66,7 @@ class Run:
         world: World,
     ) -> None:
         self.config, self.p, self.teacher, self.world = config, p, teacher, world
-        self.device = world.device(pick_device(config.device))
+        self.device = world.device(machine.check(config))
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.ids = train.ids
         self.images = torch.from_numpy(train.images)
@@ -74,8 +77,14 @@ class Run:
         self.class_weights = class_weights(self.labels, self.classes).to(self.device) if config.balance else None
         if teacher is not None:
             teacher.to(self.device)
-        self.network = world.spread(self.model)
+        self.hints = hints.attach(self.model, p.size, teacher, config)
+        trained = self.model if self.hints is None else self.hints.to(self.device)
+        self.network = world.spread(trained)
+        self.forward = compiling.compiled(self.network) if config.compile else self.network
         self.optimizer = make_optimizer(model, config)
+        if self.hints is not None:
+            self.optimizer.add_param_group({"params": [*self.hints.regressors.parameters()], "weight_decay": 0.0})
+        self.update = Update(model, self.optimizer, config, trained)
         self.average = WeightAverage(model, config.ema) if config.ema is not None else None
         self.batch_size = min(config.batch_size, len(train) // config.repeat * config.repeat)
         world.check_batch(self.batch_size, config.accumulate)
@@ -96,7 +105,10 @@ class Run:
             checkpoint.load_optimizer(self.optimizer, tensors, OPTIMIZER)
             if self.average is not None:
                 checkpoint.load_model(self.average.model, tensors, AVERAGE)
+            if self.hints is not None:
+                checkpoint.load_model(self.hints.regressors, tensors, REGRESSORS)
             self.progress = _Progress(**state)
+            self.update.prepare(self.progress.precision, self.device, self.progress.scaler)
             return
         example = augment(self.images[: self.batch_size].to(self.device), self.config, self.p, self._generator(0))
         if int(self.labels.max()) >= self.classes:
@@ -107,6 +119,7 @@ class Run:
         example = example[parts(self.world.share(len(example)), self.config.accumulate)[0]]
         precision = choose_precision(self.config.precision, self.model, example, self.classes)
         self.progress.precision = self.world.leaders(precision)
+        self.update.prepare(self.progress.precision, self.device, {})
 
     def one_epoch(self, on_step: OnStep | None) -> history.Row:
         """Train on every picture once (but an incomplete last batch, and ``repeat`` times on some where that is set);
@@ -153,27 +166,35 @@ class Run:
         labels = self.labels[chosen].to(self.device)
         batch, target = mix(batch, labels, self.classes, config, generator)
         mine = self.world.share(len(chosen))
-        wanted = None if self.teacher is None else self._teacher_logits(batch[mine], taken)
+        with nullcontext() if self.hints is None else self.hints.watching():
+            wanted = None if self.teacher is None else self._teacher_logits(batch[mine], taken)
         if config.low_size is not None and taken < config.low_epochs * self.steps:
             batch = shrink(batch, config.low_size)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss_sum, correct = 0.0, 0
-        for part in parts(mine, config.accumulate):
-            with self.world.gradients(self.network, last=part.stop == mine.stop):
-                with autocast(self.progress.precision, self.device):
-                    logits = self.network(batch[part]).float()
-                theirs = None if wanted is None else wanted[part.start - mine.start : part.stop - mine.start]
-                loss = loss_of_part(logits, target, part, config, self.class_weights, theirs)
-                torch.autograd.backward(loss * self.world.size)  # summed over processes, where DDP takes the mean
-            loss_sum, correct = loss_sum + loss.item(), correct + int((logits.argmax(1) == labels[part]).sum())
-        if config.l1:
-            torch.autograd.backward(config.l1 * absolute_sum(self.model))
-        if config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        self.optimizer.step()
+        with compiling.failures_told(config.compile):
+            found = self.update.step(lambda: self._gradients(batch, labels, target, mine, wanted))
         self.world.average_buffers(self.model)
         if self.average is not None:
             self.average.update(self.model, taken)
+        return found
+
+    def _gradients(
+        self, batch: Tensor, labels: Tensor, target: Tensor, mine: slice, wanted: Tensor | None
+    ) -> tuple[float, int]:
+        """Add the gradients of this process's share of the batch, ``mine``, part by part; its loss and hits."""
+        config, loss_sum, correct = self.config, 0.0, 0
+        for part in parts(mine, config.accumulate):
+            rows = slice(part.start - mine.start, part.stop - mine.start)  # of what only this share has
+            with self.world.gradients(self.network, last=part.stop == mine.stop):
+                with autocast(self.progress.precision, self.device):
+                    answer = self.forward(batch[part])
+                logits = (answer if self.hints is None else answer[0]).float()
+                theirs = None if wanted is None else wanted[rows]
+                loss = loss_of_part(logits, target, part, config, self.class_weights, theirs)
+                if self.hints is not None:
+                    share = len(logits) / len(target)
+                    loss = loss + config.hint_weight * share * self.hints.loss(answer[1], rows)
+                self.update.backward(loss * self.world.size)  # summed over processes, where DDP takes the mean
+            loss_sum, correct = loss_sum + loss.item(), correct + int((logits.argmax(1) == labels[part]).sum())
         return loss_sum, correct
 
     def validate(self, val: ImageTensors) -> list[float]:
@@ -188,6 +209,7 @@ class Run:
         """Take the epoch into the history; the leader writes the files, whose last checkpoint declares it done."""
         done = self.progress
         done.history.append(row)
+        done.scaler = self.update.state()
         if row["val_top1"] > done.best_top1:
             done.best_top1, done.best_epoch = row["val_top1"], row["epoch"]
             if self.world.leader:
@@ -198,10 +220,18 @@ class Run:
             tensors |= checkpoint.optimizer_tensors(self.optimizer, OPTIMIZER)
             if self.average is not None:
                 tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
+            if self.hints is not None:
+                tensors |= checkpoint.model_tensors(self.hints.regressors, REGRESSORS)
             state = asdict(done) | {"identity": identity}
             checkpoint.write(workdir / LAST, tensors, state, previous=workdir / PREVIOUS)
             history.write_csv(workdir / "history.csv", done.history)
         self.world.barrier()
+
+    @contextmanager
+    def faster(self) -> Iterator[None]:
+        """Around the steps: layers replaced by faster ones that compute the same."""
+        with nullcontext() if self.config.compile else fast_depthwise(self.model, self.device):
+            yield
 
     def evaluated(self) -> nn.Module:
         """The network whose accuracy counts: the average if there is one."""
@@ -242,23 +272,3 @@ class Run:
 
 def _seed_of(seed: int, epoch: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7], "big")
-
-
-def pick_device(asked: str) -> str:
-    """``cpu`` or ``cuda``. Raises UsageError if CUDA was asked for and is not there."""
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device cuda was asked for, but torch finds none", hint="use device auto or cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
-
-
-@contextmanager
-def own_settings(config: TrainConfig) -> Iterator[None]:
-    """Threads as asked for, and torch's global random state put back afterwards."""
-    threads = torch.get_num_threads()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        torch.set_num_threads(threads)

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgecnn.errors import UsageError
-from edgecnn.steps import Training
+from edgecnn.steps import Training, TrainStep
 from edgecnn.train.config import LATER, TrainConfig, without_later
 
 
@@ -37,7 +37,7 @@ def test_settings_that_came_later_and_are_off_do_not_make_another_training() -> 
     old = {name: value for name, value in TrainConfig(epochs=2).to_dict().items() if name not in LATER}
     assert without_later(TrainConfig(epochs=2).to_dict()) == old
     assert without_later({"recovery": TrainConfig(epochs=2, repeat=2).to_dict()}) == {"recovery": {**old, "repeat": 2}}
-    assert all(getattr(Training(), name) == value for name, value in LATER.items())
+    assert all(getattr(TrainStep(), name) == value for name, value in LATER.items())
 
 
 def test_a_batch_is_a_multiple_of_repeat() -> None:
@@ -45,6 +45,14 @@ def test_a_batch_is_a_multiple_of_repeat() -> None:
     with pytest.raises(UsageError, match="repeat=5") as caught:
         TrainConfig(epochs=1, batch_size=12, repeat=5)
     assert "multiple of repeat" in caught.value.hint
+
+
+def test_settings_that_contradict_each_other_are_refused_with_the_reason() -> None:
+    with pytest.raises(UsageError, match="sync_bn exchanges numbers inside the network, which compile cannot do"):
+        TrainConfig(epochs=1, compile=True, sync_bn=True)
+    for other in ({"compile": True}, {"views": 2}, {"low_size": 4, "low_epochs": 1}):
+        with pytest.raises(UsageError, match=f"contradict each other: .*{next(iter(other))}"):
+            TrainConfig(epochs=1, hint_weight=0.5, **other)  # type: ignore[arg-type]
 
 
 AUGMENTATION = ("flip_vertical", "rotate", "zoom", "shear", "fill", "hue", "channel_shift", "noise", "blur", "erase")
@@ -75,6 +83,7 @@ def test_augmentation_is_off_by_default_in_recipes_and_in_the_loop_alike(name: s
         ("randaug", -1),
         ("randaug_strength", 31),
         ("repeat", 0),
+        ("sam", -0.1),
     ],
 )
 def test_impossible_augmentation_is_refused_in_recipes_and_in_the_loop_alike(name: str, value: Any) -> None:
