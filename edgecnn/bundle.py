@@ -41,7 +41,10 @@ from edgecnn.spec import Precision
 SCHEMA = 1
 MANIFEST = "manifest.json"
 GROWING = ("exports", "measurements")
-RECORDED = ("edgecnn", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "torch-pruning", "timm")
+RECORDED = (
+    *("edgecnn", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "torch-pruning", "timm"),
+    *("albumentations", "opencv-python-headless"),
+)
 
 
 class Manifest(BaseModel):

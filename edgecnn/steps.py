@@ -6,10 +6,11 @@ the bundle it writes inside the run, ``input`` the one it reads (default: the bu
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from edgecnn import transforms
 from edgecnn.spec import Format, Runtime
 
 Positive = Annotated[int, Field(gt=0)]
@@ -58,6 +59,7 @@ class Training(Settings):
     randaug: Annotated[int, Field(ge=0)] = 0
     randaug_strength: Annotated[int, Field(ge=0, le=30)] = 9
     repeat: Positive = 1
+    albumentations: list[dict[str, Any]] | None = None
     mixup: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     low_size: Positive | None = None
@@ -76,6 +78,12 @@ class Training(Settings):
     compile: bool = False
     deterministic: bool = False
     patience: Positive | None = None
+
+    @field_validator("albumentations", mode="before")
+    @classmethod
+    def _described(cls, given: Any) -> Any:
+        """The pipeline in its one form: what counts is its content, not the file that it was read from."""
+        return None if given is None else transforms.described(given)
 
 
 class TrainStep(Training):

@@ -36,6 +36,7 @@ from edgecnn.pipeline.loading import (
     save_golden,
 )
 from edgecnn.pipeline.training import (
+    check_augmentation,
     copy_history,
     finished,
     fit_watched,
@@ -65,6 +66,8 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
         return done
 
     p = preprocess_of(parent)
+    if step.recovery is not None:
+        check_augmentation(train_config(step.recovery, step.seed, step.device, step.threads), p.size)
     test = load_split(data, Split.TEST, p)
     seed_everything(step.seed)
     model = load_module(parent)

@@ -11,7 +11,7 @@ from edgecnn.data.source import with_val_share
 from edgecnn.errors import UsageError
 from edgecnn.pipeline import teaching
 from edgecnn.pipeline.context import Context, opened
-from edgecnn.pipeline.training import load_pictures, model_spec, prepared, train_config
+from edgecnn.pipeline.training import check_augmentation, load_pictures, model_spec, prepared, train_config
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Split
 from edgecnn.steps import TrainStep
@@ -33,6 +33,7 @@ def find_lr(context: Context, step: TrainStep) -> RateCurve:
     teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
     settings = train_config(step, step.seed, step.device, step.threads)
     spec = model_spec(step, len(data.labels))
+    check_augmentation(settings, spec.image_size)
     model = prepared(context, step, spec)
     p, sets = load_pictures(step, spec, data)
     if step.transfer == "two_stage":

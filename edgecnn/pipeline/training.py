@@ -28,6 +28,7 @@ from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Precision, Preprocess, Split
 from edgecnn.steps import Settings, Training, TrainStep
 from edgecnn.train import hints, machine
+from edgecnn.train.augment_albumentations import Pipeline
 from edgecnn.train.config import TrainConfig, without_later
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
@@ -63,6 +64,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
     # What can be refused is tried before the pictures are loaded, which takes a while.
     settings = train_config(step, step.seed, step.device, step.threads)
     spec = model_spec(step, len(data.labels))
+    check_augmentation(settings, spec.image_size)
     model = prepared(context, step, spec)
     taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
     hints.attach(model, first_preprocess(step, spec)[0].size, taught_by, settings)
@@ -133,6 +135,11 @@ def check_transfer(step: TrainStep) -> None:
         raise UsageError(
             "a frozen network must have learned something before",
             hint="say where its weights come from with pretrained, or leave transfer and train_last out",
+        )
+    if step.transfer == "features" and step.albumentations:
+        raise UsageError(
+            "transfer: features sees every picture as it is, so it takes no albumentations",
+            hint="use transfer: two_stage, whose second stage augments, or leave albumentations out",
         )
     if step.transfer == "features" and (step.teacher or step.train_last is not None):
         raise UsageError(
@@ -225,6 +232,12 @@ def train_config(settings: Training, seed: int, device: str, threads: int | None
     config = TrainConfig(**{**values, "seed": seed, "device": device, "threads": threads})
     machine.check(config)
     return config
+
+
+def check_augmentation(settings: TrainConfig, size: int) -> None:
+    """Try a pipeline of Albumentations on a picture of that size. Raises UsageError, MissingPackageError."""
+    if settings.albumentations:
+        Pipeline(settings.albumentations, threads=1).check(size)
 
 
 def seed_everything(seed: int) -> None:

@@ -10,6 +10,8 @@ from edgecnn.report import wording
 from edgecnn.report.confusion import confusion_words, draw_confusion
 from edgecnn.report.markup import Markup, element, join
 from edgecnn.report.page import image, section, whole_page
+from edgecnn.report.ranking import STYLE as RANKING_STYLE
+from edgecnn.report.ranking import RankedClass, draw_ranking
 from edgecnn.report.reliability import ReliabilityBin, draw_reliability
 from edgecnn.report.rows import Confusion, write_whole
 
@@ -50,6 +52,7 @@ class ScoresPage:
     """All that the page shows.
 
     ``figures`` are (name, value, interval) in words; ``columns`` names the figures of ``classes``, worst class first.
+    ``ranked`` are the pooled curves and those of some classes; empty when one class has all pictures.
     """
 
     title: str
@@ -60,6 +63,7 @@ class ScoresPage:
     columns: Sequence[str]
     classes: Sequence[ClassRow]
     worst: Sequence[WorstPicture]
+    ranked: Sequence[RankedClass] = ()
 
 
 def write_scores_page(path: Path, page: ScoresPage) -> None:
@@ -76,9 +80,10 @@ def render(page: ScoresPage) -> str:
         section("figures", "Figures", _figures(page)),
         section("confusion", "Confusion", _confusion(page.confusion)),
         section("calibration", "Calibration: can its probabilities be believed?", _calibration(page)),
+        section("ranking", "Ranking: precision over recall, and ROC", _ranking(page)),
         section("classes", "Classes, the worst first", _classes(page)),
         section("worst", "Pictures with the highest loss", _worst(page.worst)),
-        style=_STYLE,
+        style=_STYLE + RANKING_STYLE,
     )
 
 
@@ -116,6 +121,19 @@ def _calibration(page: ScoresPage) -> Markup:
     )
     drawn = draw_reliability(page.bins, page.title)
     return element("div", drawn, element("p", words, class_="soft"), class_="side-by-side")
+
+
+def _ranking(page: ScoresPage) -> Markup:
+    if not page.ranked:
+        return element("p", "All pictures are of one class: there is nothing to rank.", class_="soft")
+    classes = sum(not each.pooled for each in page.ranked)
+    which = f"the {classes} classes" if classes == len(page.classes) else f"the {classes} worst classes"
+    words = (
+        f"For a class, pictures are sorted by its probability, and a threshold is moved down. Grey: all decisions"
+        f" pooled. Colours: {which}, lowest average precision first. Dashed: chance."
+        " Below the plots: average precision / area under ROC; the intervals of their means stand above."
+    )
+    return join(element("p", words, class_="soft"), draw_ranking(page.ranked, page.title))
 
 
 def _classes(page: ScoresPage) -> Markup:

@@ -20,6 +20,7 @@ LATER = {
     "randaug_strength": 9,
     "repeat": 1,
     "frozen_bn": False,
+    "albumentations": None,
     "compile": False,
     "deterministic": False,
     "sam": 0.0,
@@ -67,6 +68,9 @@ class TrainConfig:
         randaug_strength: of RandAugment, 0 to 30.
         repeat: each picture of a batch is in it so many times, augmented differently each time (Hoffer et al.,
             arXiv:1901.09335). Batch and number of steps stay, so an epoch sees 1 / ``repeat`` of the pictures.
+        albumentations: a pipeline of Albumentations that the uint8 pictures go through one by one, before all of the
+            other operations that are on (``flip`` is by default), as a list of ``{name: arguments}``
+            (``transforms.described`` makes it of other forms); ``None``: none.
         mixup: alpha of the Beta distribution that mixup draws its shares from (arXiv:1710.09412); 0: none.
         cutmix: the same for CutMix (arXiv:1905.04899); with both, each batch takes one of them.
         views: the augmentation of the pictures repeats after so many epochs, so that a teacher's logits can be kept;
@@ -135,6 +139,7 @@ class TrainConfig:
     randaug: int = 0
     randaug_strength: int = 9
     repeat: int = 1
+    albumentations: list[dict[str, Any]] | None = None
     mixup: float = 0.0
     cutmix: float = 0.0
     views: int = 0

@@ -34,7 +34,7 @@ STANDARD_ERRORS = 2.0  # a gap must exceed so many of the validation accuracy's
 
 STRONG = (
     *("crop_scale", "jitter", "cutout", "rotate", "zoom", "shear", "blur", "erase", "trivial", "randaug", "mixup"),
-    "cutmix",
+    *("cutmix", "albumentations"),
 )
 """Settings that make training pictures much harder than validation pictures; mirroring and shifting do not."""
 

@@ -18,6 +18,7 @@ from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Preprocess
 from edgecnn.train import checkpoint, compiling, hints, history, machine, stopping
 from edgecnn.train.augment import augment, repeated, shrink
+from edgecnn.train.augment_albumentations import Pipeline, seeds_of
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
@@ -71,6 +72,7 @@ class Run:
         self.ids = train.ids
         self.images = torch.from_numpy(train.images)
         self.labels = torch.from_numpy(train.labels)
+        self.pipeline = Pipeline(config.albumentations, config.threads) if config.albumentations else None
         blank = torch.zeros(1, 3, *self.images.shape[1:3], device=self.device)
         with torch.no_grad():
             self.classes = self.model.eval()(blank).shape[1]
@@ -162,7 +164,7 @@ class Run:
         it were right: over all processes they sum up to the batch's.
         """
         config = self.config
-        batch = augment(self.images[chosen].to(self.device), config, self.p, generator)
+        batch = augment(self._pictures(chosen, taken).to(self.device), config, self.p, generator)
         labels = self.labels[chosen].to(self.device)
         batch, target = mix(batch, labels, self.classes, config, generator)
         mine = self.world.share(len(chosen))
@@ -260,14 +262,26 @@ class Run:
         """What the teacher says to the batch of step ``taken``: at full size, also where the student sees less."""
         assert self.teacher is not None
         epoch, step = divmod(taken, self.steps)
-        key = (epoch % self.config.views, step) if self.config.views else None
+        key = (self._view(epoch), step) if self.config.views else None
         return self.teacher.logits(batch, self.p, self.progress.precision, key)
 
     def _generator(self, epoch: int) -> torch.Generator:
         """What the epoch's order and augmentation are drawn from; torch's global source (dropout) is seeded too."""
         torch.manual_seed(_seed_of(self.config.seed, epoch) + 2 * self.world.rank)  # dropout: another in each process
-        view = epoch % self.config.views if self.config.views else epoch
-        return torch.Generator().manual_seed(_seed_of(self.config.seed, view) + 1)
+        return torch.Generator().manual_seed(_seed_of(self.config.seed, self._view(epoch)) + 1)
+
+    def _view(self, epoch: int) -> int:
+        """The epoch whose augmentation this one has."""
+        return epoch % self.config.views if self.config.views else epoch
+
+    def _pictures(self, chosen: Tensor, taken: int) -> Tensor:
+        """The pictures of step ``taken``, through the pipeline where there is one: (N, H, W, 3) uint8."""
+        pictures = self.images[chosen]
+        if self.pipeline is None:
+            return pictures
+        ids = [self.ids[index] for index in chosen.tolist()]
+        seeds = seeds_of(self.config.seed, self._view(taken // self.steps), ids)
+        return torch.from_numpy(self.pipeline(pictures.numpy(), seeds, ids))
 
 
 def _seed_of(seed: int, epoch: int) -> int:
