@@ -28,15 +28,18 @@ def predict_logits(
         batch_size = min(256, max(1, BATCH_PIXELS // (images.shape[1] * images.shape[2])))
     was_training = model.training
     model.eval()
-    parts: list[NDArray[np.float32]] = []
+    logits = np.empty((0, 0), np.float32)
     try:
         with torch.inference_mode():
             for start in range(0, len(images), batch_size):
                 batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
-                parts.append(model(normalize(batch, p)).float().cpu().numpy())
+                found = model(normalize(batch, p)).float().cpu().numpy()
+                if not start:  # one block for all: small ones kept between large ones would break memory into pieces
+                    logits = np.empty((len(images), *found.shape[1:]), np.float32)
+                logits[start : start + batch_size] = found
     finally:
         model.train(was_training)
-    return np.concatenate(parts)
+    return logits
 
 
 def loss_and_top1(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
