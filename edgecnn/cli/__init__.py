@@ -46,8 +46,11 @@ app.add_typer(look.data_app, name="data")
 
 def main() -> None:
     """Run the command line; errors that a user can cure are told in words and give their exit code."""
+    from edgecnn.train.stopping import leaving_on_sigterm
+
     try:
-        app()
+        with leaving_on_sigterm():
+            app()
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)
