@@ -26,6 +26,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     make.run,
     make.train,
     finding.find_lr,
+    finding.find_batch,
     make.compress,
     make.export,
     compare.verify,
