@@ -26,6 +26,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     make.run,
     make.train,
     finding.find_lr,
+    finding.find_batch,
     make.compress,
     make.export,
     compare.verify,
@@ -46,8 +47,11 @@ app.add_typer(look.data_app, name="data")
 
 def main() -> None:
     """Run the command line; errors that a user can cure are told in words and give their exit code."""
+    from edgecnn.train.stopping import leaving_on_sigterm
+
     try:
-        app()
+        with leaving_on_sigterm():
+            app()
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)

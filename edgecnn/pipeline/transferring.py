@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from edgecnn import disk
 from edgecnn.data import preprocess
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.models.layers import find_classifier, run_once
@@ -75,9 +76,8 @@ def _kept(context: Context, model: nn.Module, part: ImageTensors, p: Preprocess,
     finally:
         watcher.close()
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    save_file({"features": features}, temporary)
-    temporary.replace(file)
+    with disk.replacing(file) as temporary:
+        save_file({"features": features}, temporary)
     return features
 
 

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgecnn import disk
 from edgecnn.catalog import require
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import InconclusiveError
 from edgecnn.spec import Preprocess
-from edgecnn.train import disk
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World

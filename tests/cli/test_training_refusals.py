@@ -31,7 +31,7 @@ def test_hints_that_fit_no_teacher_are_told_and_those_that_do_are_followed(
     cli: Callable[..., Outcome], finished_run: Path, tmp_path: Path
 ) -> None:
     words = (*TRAIN, "--epochs", "1", "--teacher", finished_run / "float", "--set", "hint_weight=1")
-    outcome = cli("train", "digits", "-o", tmp_path / "run", *words, "--set", "hints=stem=blocks.1")
+    outcome = cli("train", "digits", "-o", tmp_path / "run", *words, "--set", "hints=stem=blocks.3")
     assert outcome.code == 2 and "error: the maps of a pair must have one size: stem (" in outcome.err
     outcome = cli("train", "digits", "-o", tmp_path / "run", *words)
     assert outcome.code == 0, outcome.err
