@@ -24,6 +24,7 @@ from edgecnn.models import layers, pretrained, zoo
 from edgecnn.pipeline import diagnosing, teaching
 from edgecnn.pipeline.context import SPLITS, Context, describe_data, opened
 from edgecnn.pipeline.loading import WEIGHTS, save_golden
+from edgecnn.pipeline.tracking import Tracker, tracker
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Precision, Preprocess, Split
 from edgecnn.steps import Settings, Training, TrainStep
@@ -36,7 +37,7 @@ from edgecnn.train.freezing import train_only_last
 from edgecnn.train.loop import TrainResult, fit
 
 GOLDEN_IMAGES = 8
-NOT_IDENTITY = {"output", "input", "device", "threads"}
+NOT_IDENTITY = {"output", "input", "device", "threads", "mlflow"}
 """Settings that say where, not what: they do not change a step's fingerprint."""
 
 
@@ -45,6 +46,11 @@ def train(context: Context, step: TrainStep) -> Bundle:
 
     Raises ``DataError``, ``ModelError``, ``BundleError``.
     """
+    with tracker(context, step) as tracking:
+        return _train(tracking.watched(context), step, tracking)
+
+
+def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
     source = context.data or "digits"
     data = opened(source, context.data_seed)
     config = identity(step)
@@ -69,6 +75,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
     world = context.world or World()
     with world.leader_first():
         work = work_folder(target, fingerprint)
+    tracking.begin(target, config, facts, work)
     if world.size > 1:
         context.tell(f"{world.size} processes train together, {settings.batch_size} pictures per step over all of them")
     p, sets = load_pictures(step, spec, data)
@@ -99,6 +106,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
         write_recipe(draft, target.name, facts, step)
         keep = sets[Split.VAL].images[:GOLDEN_IMAGES], sets[Split.VAL].ids[:GOLDEN_IMAGES]
         save_golden(draft, lambda images: predict_logits(model, images, p), *keep)
+        tracking.finish(figures, draft)
     world.barrier()
     shutil.rmtree(work)
     context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %")
