@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
@@ -58,7 +60,7 @@ def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
     if teacher is not None:
         config["teacher"] = teacher.identity
     facts = describe_data(data, source, context.data_seed)
-    fingerprint = bundles.fingerprint(None, "train", {**config, "data": data.digest})
+    fingerprint = bundles.fingerprint(None, "train", {**config, **data_identity(data, context.data_seed)})
     target = context.run / step.output
     if (done := finished(context, target, fingerprint)) is not None:
         return done
@@ -218,6 +220,18 @@ def identity(step: Settings) -> dict[str, Any]:
     """The settings of a step that decide its result, as JSON values."""
     settings = without_later(step.model_dump(mode="json"))
     return {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
+
+
+def data_identity(data: ImageSet, seed: int) -> dict[str, str]:
+    """What decides a training on the side of its pictures: which they are, and how they are split.
+
+    The digest of a set does not see its splits. Those of the default seed have always been left out of fingerprints;
+    those of any other are in it, so that two seeds that split a set in two ways make two trainings.
+    """
+    if seed == 0:
+        return {"data": data.digest}
+    splits = hashlib.sha256(json.dumps(split_ids(data), sort_keys=True).encode()).hexdigest()
+    return {"data": data.digest, "splits": splits}
 
 
 def model_spec(step: TrainStep, num_classes: int) -> zoo.ModelSpec:
