@@ -1,4 +1,6 @@
-"""Weights of the Hugging Face hub, ``hf:<org>/<name>`` is the repository's ``model.safetensors``, ``hf:<org>/<name>/<file>.safetensors`` another file of
+"""Weights of the Hugging Face hub, ``hf:<org>/<name>``, and a quick word where there is no network.
+
+``hf:<org>/<name>`` is the repository's ``model.safetensors``, ``hf:<org>/<name>/<file>.safetensors`` another file of
 it, and ``hf:<org>/<name>@<revision>`` another state. Only safetensors files are read: they hold tensors and nothing
 else. What was fetched before is in the hub's cache, and is used without a network too.
 """
