@@ -115,6 +115,7 @@ class TrainStep(Training):
     seed: int = 0
     device: str = "auto"
     threads: Positive | None = None
+    mlflow: bool | None = None
 
     consumes: ClassVar[tuple[str, ...]] = ()
     produces: ClassVar[str | None] = "float"

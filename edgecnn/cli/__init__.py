@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -21,6 +22,22 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
 )
+
+
+def _versions(wanted: bool) -> None:
+    if wanted:
+        look.print_versions()
+        raise typer.Exit
+
+
+@app.callback()
+def edgecnn(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_versions, is_eager=True, help="Print versions and stop.")
+    ] = False,
+) -> None:
+    """Options of the program itself; its help is that of ``app``."""
+
 
 VERBS: tuple[Callable[..., None], ...] = (
     make.run,

@@ -34,7 +34,8 @@ def train(
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=8, help="Pixels (default: the paper's).")] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="Start from: timm, pip:efficientnet-lite0, or a .safetensors or .pth file.")
+        str | None,
+        typer.Option(help="Start from: timm, hf:ORG/NAME, pip:efficientnet-lite0, or a .safetensors or .pth file."),
     ] = None,
     transfer: Annotated[str, typer.Option(help="With --pretrained: full, two_stage or features.")] = "full",
     teacher: Annotated[str | None, typer.Option(help="Learn the logits of this bundle too, or of timm:NAME.")] = None,

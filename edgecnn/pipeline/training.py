@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from edgecnn.models import layers, pretrained, zoo
 from edgecnn.pipeline import diagnosing, teaching
 from edgecnn.pipeline.context import SPLITS, Context, describe_data, opened
 from edgecnn.pipeline.loading import WEIGHTS, save_golden
+from edgecnn.pipeline.tracking import Tracker, tracker
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Precision, Preprocess, Split
 from edgecnn.steps import Settings, Training, TrainStep
@@ -38,7 +41,7 @@ from edgecnn.train.loop import TrainResult, fit
 
 GOLDEN_IMAGES = 8
 ORIGIN = {"step": "train", "parent": None, "parent_path": None, "precision": Precision.FP32.value}
-NOT_IDENTITY = {"output", "input", "device", "threads"}
+NOT_IDENTITY = {"output", "input", "device", "threads", "mlflow"}
 """Settings that say where, not what: they do not change a step's fingerprint."""
 
 
@@ -47,12 +50,17 @@ def train(context: Context, step: TrainStep) -> Bundle:
 
     Raises ``DataError``, ``ModelError``, ``BundleError``.
     """
+    with tracker(context, step) as tracking:
+        return _train(tracking.watched(context), step, tracking)
+
+
+def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
     source = context.data or "digits"
     data = opened(source, context.data_seed)
     teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
     config = identity(step) | ({"teacher": teacher.identity} if teacher else {})
     facts = describe_data(data, source, context.data_seed)
-    fingerprint = bundles.fingerprint(None, "train", {**config, "data": data.digest})
+    fingerprint = bundles.fingerprint(None, "train", {**config, **data_identity(data, context.data_seed)})
     target = context.run / step.output
     if (done := finished(context, target, fingerprint)) is not None:
         return done
@@ -71,6 +79,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
     world = context.world or World()
     with world.leader_first():
         work = work_folder(target, fingerprint)
+    tracking.begin(target, config, facts, work)
     if world.size > 1:
         context.tell(f"{world.size} processes train together, {settings.batch_size} pictures per step over all of them")
     p, sets = load_pictures(step, spec, data)
@@ -88,6 +97,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
         write_recipe(draft, target.name, facts, step)
         keep = sets[Split.VAL].images[:GOLDEN_IMAGES], sets[Split.VAL].ids[:GOLDEN_IMAGES]
         save_golden(draft, lambda images: predict_logits(model, images, p), *keep)
+        tracking.finish(figures, draft)
     world.barrier()
     shutil.rmtree(work)
     context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %")
@@ -201,6 +211,18 @@ def identity(step: Settings) -> dict[str, Any]:
     """The settings of a step that decide its result, as JSON values."""
     settings = without_later(step.model_dump(mode="json"))
     return {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
+
+
+def data_identity(data: ImageSet, seed: int) -> dict[str, str]:
+    """What decides a training on the side of its pictures: which they are, and how they are split.
+
+    The digest of a set does not see its splits. Those of the default seed have always been left out of fingerprints;
+    those of any other are in it, so that two seeds that split a set in two ways make two trainings.
+    """
+    if seed == 0:
+        return {"data": data.digest}
+    splits = hashlib.sha256(json.dumps(split_ids(data), sort_keys=True).encode()).hexdigest()
+    return {"data": data.digest, "splits": splits}
 
 
 def model_spec(step: TrainStep, num_classes: int) -> zoo.ModelSpec:
