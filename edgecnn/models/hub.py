@@ -114,7 +114,7 @@ def _download(place: Place) -> Path:
 @contextmanager
 def quick_without_network() -> Iterator[None]:
     """Inside, what uses the hub's client finds its cache or nothing, at once, where the hub cannot be reached."""
-    constants = require("huggingface_hub.constants", extra="timm")
+    constants: Any = require("huggingface_hub.constants", extra="timm")
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not reachable(_endpoint())
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgecnn.report import wording
 from edgecnn.report.confusion import confusion_words, draw_confusion
 from edgecnn.report.markup import Markup, element, join
-from edgecnn.report.page import image, section, whole_page
+from edgecnn.report.page import line, pictures, section, table, whole_page
 from edgecnn.report.ranking import STYLE as RANKING_STYLE
 from edgecnn.report.ranking import RankedClass, draw_ranking
 from edgecnn.report.reliability import ReliabilityBin, draw_reliability
@@ -17,10 +17,7 @@ from edgecnn.report.rows import Confusion, write_whole
 
 _STYLE = """
 .told { stroke: var(--wrong); stroke-width: 2.5; }
-.worst { display: flex; flex-wrap: wrap; gap: 16px; }
-.worst figure { margin: 0; width: 132px; font-size: 11.5px; overflow-wrap: anywhere; }
-.worst img { display: block; margin: 0 0 4px; width: 112px; height: 112px; object-fit: contain; }
-.worst img { image-rendering: pixelated; }
+.worst img { width: 112px; height: 112px; object-fit: contain; image-rendering: pixelated; }
 .narrow { max-width: 860px; }
 """
 
@@ -87,23 +84,9 @@ def render(page: ScoresPage) -> str:
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Markup], caption: str) -> Markup:
-    """A table of which the first column names the row and the others hold figures."""
-    cells = [element("th", head, scope="col", class_="figure-cell" if at else None) for at, head in enumerate(heads)]
-    head = element("thead", element("tr", *cells))
-    table = element("table", head, element("tbody", *rows), aria_label=caption, class_="narrow")
-    return element("div", table, class_="scroll")
-
-
-def _line(name: str, cells: Sequence[str]) -> Markup:
-    return element(
-        "tr", element("th", name, scope="row"), *(element("td", cell, class_="figure-cell") for cell in cells)
-    )
-
-
 def _figures(page: ScoresPage) -> Markup:
-    rows = [_line(name, (value, interval)) for name, value, interval in page.figures]
-    return _table(("Figure", "Value", "95 % interval"), rows, "Figures of the whole split")
+    rows = [line(name, (value, interval)) for name, value, interval in page.figures]
+    return table(("Figure", "Value", "95 % interval"), rows, "Figures of the whole split", "narrow")
 
 
 def _confusion(confusion: Confusion) -> Markup:
@@ -138,26 +121,25 @@ def _ranking(page: ScoresPage) -> Markup:
 
 def _classes(page: ScoresPage) -> Markup:
     rows = [
-        _line(each.label, (f"{each.pictures:,}", *(wording.percent(figure, unit=False) for figure in each.figures)))
+        line(each.label, (f"{each.pictures:,}", *(wording.percent(figure, unit=False) for figure in each.figures)))
         for each in page.classes
     ]
-    return _table(("Class", "Pictures", *(f"{name}, %" for name in page.columns)), rows, "Figures by class")
+    heads = ("Class", "Pictures", *(f"{name}, %" for name in page.columns))
+    return table(heads, rows, "Figures by class", "narrow")
 
 
-def _worst(pictures: Sequence[WorstPicture]) -> Markup:
+def _worst(worst: Sequence[WorstPicture]) -> Markup:
     words = "Shown as the network sees them. A high loss is a wrong answer given with conviction, or a wrong label."
-    figures = [
-        element(
-            "figure",
-            image(each.id, each.image),
-            element(
-                "figcaption",
-                element("strong", each.label),
-                f" {wording.percent(each.label_probability)}, called ",
-                element("strong", each.answer),
-                f" {wording.percent(each.answer_probability)}; loss {each.loss:.2f}: {each.id}",
-            ),
-        )
-        for each in pictures
-    ]
-    return join(element("p", words, class_="soft"), element("div", *figures, class_="worst"))
+    return join(
+        element("p", words, class_="soft"),
+        pictures([(each.id, each.image, _below(each)) for each in worst], "worst"),
+    )
+
+
+def _below(each: WorstPicture) -> Markup:
+    return join(
+        element("strong", each.label),
+        f" {wording.percent(each.label_probability)}, called ",
+        element("strong", each.answer),
+        f" {wording.percent(each.answer_probability)}; loss {each.loss:.2f}: {each.id}",
+    )

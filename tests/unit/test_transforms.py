@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgecnn import recipe as recipes
 from edgecnn.errors import UsageError
-from edgecnn.pipeline.training import identity
+from edgecnn.pipeline.training import check_transfer, identity
 from edgecnn.steps import Training, TrainStep
 from edgecnn.transforms import described
 
@@ -107,3 +107,10 @@ def test_a_recipe_finds_the_file_beside_it_and_keeps_its_content(tmp_path: Path)
     assert isinstance(healing := getattr(prune, "recovery", None), Training) and healing.albumentations == wanted
     assert recipes.parse(recipes.parse_yaml(recipes.dump(loaded)), "again") == loaded
     assert "light.yaml" not in recipes.dump(loaded)
+
+
+def test_features_of_unchanged_pictures_take_no_pipeline() -> None:
+    step = TrainStep(pretrained="w.pth", transfer="features", albumentations=SHORT)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="takes no albumentations"):
+        check_transfer(step)
+    check_transfer(step.model_copy(update={"transfer": "two_stage"}))
