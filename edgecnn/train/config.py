@@ -15,9 +15,9 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
-LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1, "compile": False, "deterministic": False, "sam": 0.0} | {
-    "hint_weight": 0.0,
-    "hints": "auto",
+LATER = {
+    **{"randaug": 0, "randaug_strength": 9, "repeat": 1},
+    **{"compile": False, "deterministic": False, "sam": 0.0, "hint_weight": 0.0, "hints": "auto"},
 }
 """Settings that came when trainings were under way, and their values where nothing changed for those."""
 
