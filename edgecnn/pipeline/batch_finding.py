@@ -53,7 +53,8 @@ def find_batch(context: Context, step: TrainStep) -> BatchSearch:
 
         def watched(batch_size: int) -> Trial | None:
             trial = trials.try_batch(batch_size)
-            context.tell(f"batch {batch_size}: " + ("does not fit" if trial is None else _say(trial)))
+            if batch_size:
+                context.tell(f"batch {batch_size}: " + ("does not fit" if trial is None else _say(trial)))
             return trial
 
         return search(watched, first, most, budget)
