@@ -23,6 +23,7 @@ from edgecnn.train import machine
 from edgecnn.train.batch_finder import BatchSearch, Trial, first_batch, search
 
 KILLED = -9  # what the kernel does to a process when memory runs out
+HELD = 8192  # the largest batch for which Goyal et al. found the rule to hold (figure 1)
 SHARE = 0.9  # of the memory that is available: something else may come to need some
 
 
@@ -53,7 +54,8 @@ def find_batch(context: Context, step: TrainStep) -> BatchSearch:
 
         def watched(batch_size: int) -> Trial | None:
             trial = trials.try_batch(batch_size)
-            context.tell(f"batch {batch_size}: " + ("does not fit" if trial is None else _say(trial)))
+            if batch_size:
+                context.tell(f"batch {batch_size}: " + ("does not fit" if trial is None else _say(trial)))
             return trial
 
         return search(watched, first, most, budget)
@@ -68,9 +70,10 @@ def lines(found: BatchSearch, step: TrainStep) -> list[str]:
     told = [f"largest batch: {largest} ({last.peak_bytes / 1e6:,.0f}{into} MB, {how}; {found.reason})"]
     if step.optimizer == "sgd":
         rate = step.lr * largest / step.batch_size
+        beyond = "" if largest <= HELD else f"; the paper saw it fail beyond {HELD}"
         told.append(
             f"learning rate: {rate:.2g} by the linear scaling rule, from {step.lr:g} at {step.batch_size} (Goyal et "
-            "al., arXiv:1706.02677, section 2.1; with warm-up)"
+            f"al., arXiv:1706.02677, section 2.1; with warm-up{beyond})"
         )
     told.append(
         f"edgecnn find-lr with --batch-size {largest} measures the rate; the fastest batch may be a smaller one"

@@ -8,9 +8,12 @@ Decisions of this folder:
   stored, and a run that was killed ends with the same weights, bit for bit, as one that was not (``run.py``).
 * Several processes, started by torchrun, share each batch: same pictures, same gradients, one of them writes
   (``distributed.py``; ``sync_bn.py`` for batch normalization over all of them).
-* A checkpoint is one safetensors file, replaced atomically, with its JSON inside the header (``checkpoint.py``). The
-  last two are kept. SIGTERM, a full disk and a loss that is no number end a training with a sentence that says what is
-  left, and with both of them whole (``stopping.py``, ``disk.py``).
+* What a step does with the weights is one object (``update.py``): fp16's scaled loss, sharpness-aware steps, clipping.
+  What the machine can do is asked before the pictures are loaded, and what a training changes in its process is put
+  back (``machine.py``). Compilers and hooks never touch the network that is kept: its names stay its own.
+* A checkpoint is one safetensors file, replaced atomically, with its JSON and a checksum inside the header
+  (``checkpoint.py``). The last two are kept. SIGTERM, a full disk and a loss that is no number end a training with a
+  sentence that says what is left, and with both of them whole (``stopping.py``, ``edgecnn/disk.py``).
 * What is evaluated, kept as best and returned are the averaged weights when ``ema`` is set.
 * The loop draws nothing: it calls ``on_epoch`` with the row it also writes to ``history.csv``.
 """

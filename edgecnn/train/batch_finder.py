@@ -1,7 +1,7 @@
 """The largest batch that a training has memory for: batches are doubled until one would not fit.
 
 On a GPU a batch that does not fit is an error that can be caught. On a CPU it is the end of the process, and perhaps of
-others: so before a batch is tried, what it will take is predicted from the two before it, since all that grows with the
+others: so before a batch is tried, what it will take is predicted from the one before it, since what grows with the
 batch grows in proportion to it, and what is predicted not to fit is not tried.
 """
 
@@ -77,11 +77,16 @@ def first_batch(config: TrainConfig) -> int:
 
 
 def search(measure: Callable[[int], Trial | None], first: int, most: int, budget: int | None) -> BatchSearch:
-    """Double the batch from ``first`` up to ``most``; ``measure`` tries one and gives ``None`` where it did not fit."""
+    """Double the batch from ``first`` up to ``most``; ``measure`` tries one and gives ``None`` where it did not fit.
+
+    Where there is a ``budget``, in bytes, ``measure`` is asked first for a batch of 0: what the process takes anyway.
+    """
+    nothing = measure(0) if budget is not None else None
+    base = nothing.peak_bytes if nothing is not None else 0
     trials: list[Trial] = []
     size = first
     while size <= most:
-        expected = _predicted(trials, size)
+        expected = _predicted(trials[-1], base, size) if trials else 0
         if budget is not None and expected > budget:
             return BatchSearch(tuple(trials), budget, f"{size} would take {expected / 1e6:,.0f} MB")
         if len(trials) > 1 and budget is not None and trials[-1].seconds > SLOW_S:
@@ -96,13 +101,14 @@ def search(measure: Callable[[int], Trial | None], first: int, most: int, budget
     return BatchSearch(tuple(trials), budget, f"{size} is more than the {most} training pictures")
 
 
-def _predicted(trials: list[Trial], size: int) -> int:
-    """The peak of a batch from the last two trials; from a single one at most its multiple; 0 before the first."""
-    if len(trials) < 2:
-        return trials[0].peak_bytes * size // trials[0].batch_size if trials else 0
-    before, last = trials[-2:]
-    slope = max(0, last.peak_bytes - before.peak_bytes) / (last.batch_size - before.batch_size)
-    return int(last.peak_bytes + (1 if last.predicted else MARGIN) * slope * (size - last.batch_size))
+def _predicted(last: Trial, base: int, size: int) -> int:
+    """The peak of a batch: all that the last one took above ``base`` grows with it, which is rather too much.
+
+    What is the same for every batch, such as validation, hides the growth of small ones: the difference of two trials
+    would promise too much.
+    """
+    each = max(0, last.peak_bytes - base) / last.batch_size
+    return int(last.peak_bytes + (1 if last.predicted else MARGIN) * each * (size - last.batch_size))
 
 
 class Prober:
@@ -122,7 +128,9 @@ class Prober:
         self.config = replace(config, epochs=1, views=0, low_size=None)
 
     def try_batch(self, size: int) -> Trial | None:
-        """Two steps of so many pictures and a batch of the validation; ``None`` where a GPU is full."""
+        """Two steps of so many pictures and a batch of the validation; ``None`` where a GPU is full. 0: no step."""
+        if size == 0:
+            return Trial(0, self.peak(), None, 0.0)
         start = time.perf_counter()
         try:
             with own_settings(self.config):

@@ -79,19 +79,19 @@ def sigterm() -> None:
     ("place", "left"), [("load_split", [".float.work"]), ("write_weights", [".float.work"]), ("opened", [])]
 )
 def test_sigterm_outside_the_epochs_is_told_and_leaves_nothing_half_written(
-    cli: Cli, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, left: list[str]
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, left: list[str]
 ) -> None:
     run = tmp_path / "tiny"
     arrange(monkeypatch, place, sigterm)
-    outcome = cli("train", "digits", "-o", run, *TRAIN)
+    outcome = cli("train", "digits", "-o", run, *TRAIN, "--epochs", "1")
     assert outcome.code == 143 and "Traceback" not in outcome.err and outcome.out == ""
     last = outcome.err.splitlines()[-1]
     assert last == "stopped by SIGTERM; what was finished is kept, run the same command again to go on from there"
     assert [each.name for each in run.iterdir()] == left if left else not run.exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    again = cli("train", "digits", "-o", run, *TRAIN)
-    assert again.code == 0 and ("epoch   3/3" in again.err) == (place != "write_weights")
-    assert digest(run / "float" / "weights.safetensors") == digest(finished_run / "float" / "weights.safetensors")
+    again = cli("train", "digits", "-o", run, *TRAIN, "--epochs", "1")
+    assert again.code == 0 and ("epoch   1/1" in again.err) == (place != "write_weights")
+    assert [each.name for each in run.iterdir()] == ["float"]
 
 
 def test_a_disk_that_is_full_when_the_bundle_is_written_costs_no_epoch(
@@ -102,11 +102,11 @@ def test_a_disk_that_is_full_when_the_bundle_is_written_costs_no_epoch(
 
     run = tmp_path / "tiny"
     arrange(monkeypatch, "save_golden", full)
-    outcome = cli("train", "digits", "-o", run, *TRAIN)
+    outcome = cli("train", "digits", "-o", run, *TRAIN, "--epochs", "1")
     assert outcome.code == 2 and "Traceback" not in outcome.err
     assert f"error: {run / 'float'} could not be written: No space left on device; " in outcome.err
     assert [each.name for each in run.iterdir()] == [".float.work"]
-    again = cli("train", "digits", "-o", run, *TRAIN)
+    again = cli("train", "digits", "-o", run, *TRAIN, "--epochs", "1")
     assert again.code == 0 and "epoch" not in again.err
     assert [each.name for each in run.iterdir()] == ["float"]
 
