@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
-LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1}
+LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1, "stream": None, "shuffle": 16384}
 """Settings that came when trainings were under way, and their values where nothing changed for those."""
 
 
@@ -57,6 +57,8 @@ class TrainConfig:
         randaug_strength: of RandAugment, 0 to 30.
         repeat: each picture of a batch is in it so many times, augmented differently each time (Hoffer et al.,
             arXiv:1901.09335). Batch and number of steps stay, so an epoch sees 1 / ``repeat`` of the pictures.
+        shuffle: pictures that are shuffled at a time where the set is streamed (``order.streamed_order``); where it
+            is not, all are.
         mixup: alpha of the Beta distribution that mixup draws its shares from (arXiv:1710.09412); 0: none.
         cutmix: the same for CutMix (arXiv:1905.04899); with both, each batch takes one of them.
         views: the augmentation of the pictures repeats after so many epochs, so that a teacher's logits can be kept;
@@ -113,6 +115,7 @@ class TrainConfig:
     randaug: int = 0
     randaug_strength: int = 9
     repeat: int = 1
+    shuffle: int = 16384
     mixup: float = 0.0
     cutmix: float = 0.0
     views: int = 0
@@ -210,6 +213,7 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
         "randaug": c.randaug >= 0,
         "randaug_strength": 0 <= c.randaug_strength <= 30,
         "repeat": c.repeat >= 1 and c.batch_size % c.repeat == 0,
+        "shuffle": c.shuffle >= 1,
         "mixup": c.mixup >= 0,
         "cutmix": c.cutmix >= 0,
         "views": c.views >= 0,

@@ -19,6 +19,8 @@ from edgecnn.train.config import TrainConfig
 from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
+from edgecnn.train.feed import Pictures
+from edgecnn.train.keeping import Keeping
 from edgecnn.train.run import BEST, LAST, PREVIOUS, OnStep, Run, own_settings
 from edgecnn.train.sync_bn import synchronized
 
@@ -38,11 +40,12 @@ class TrainResult:
     history: list[history.Row]
     seconds: float
     precision: str
+    skipped: int = 0  # pictures of a stream that were broken
 
 
 def fit(
     model: nn.Module,
-    train: ImageTensors,
+    train: Pictures,
     val: ImageTensors,
     p: Preprocess,
     config: TrainConfig,
@@ -62,7 +65,7 @@ def fit(
 
     Args:
         model: images (N, 3, H, W) float32 -> logits (N, K); fresh, pretrained or pruned.
-        train: training pictures, uint8 (N, H, W, 3), with their labels.
+        train: training pictures, uint8 (N, H, W, 3), with their labels: an array, or a stream that decodes them.
         val: validation pictures: they choose the best epoch and, with ``patience``, the last one.
         p: the normalization that belongs to the pictures.
         config: how to train.
@@ -88,6 +91,7 @@ def fit(
     with world.leader_first():
         kept = checkpoint.read_newest(workdir / LAST, workdir / PREVIOUS, tell)
     epochs_done = len(kept[1]["history"]) if kept is not None else 0
+    begun = kept[1].get("begun") if kept is not None else None
     with (
         stopping.stopping_on_sigterm() as stop,
         own_settings(config),
@@ -95,12 +99,13 @@ def fit(
     ):
         run = Run(model, train, p, config, teacher, world)
         identity = checkpoint.identity(model, train, val, p, config)
-        world.agree((epochs_done, identity), f"not all processes have the same training in {workdir}")
+        world.agree((epochs_done, begun, identity), f"not all processes have the same training in {workdir}")
         run.resume_or_prepare(kept, workdir, identity)
         del kept  # as large as the network and its optimizer
+        keeping = Keeping(run, workdir, identity, stop)
         while run.progress.epoch < config.epochs and not run.out_of_patience():
             with fast_depthwise(run.model, run.device), synchronized(run.model, world, config.sync_bn):
-                row = run.one_epoch(stop.watching(on_step))
+                row = run.one_epoch(stop.watching(on_step, keeping.steps), keeping.due, keeping.keep)
             loss, top1 = run.validate(val)
             if not math.isfinite(loss):
                 raise stopping.not_finite_validation(loss, row["epoch"], row["lr"])
@@ -109,6 +114,7 @@ def fit(
             scalars.add(run.progress.history[-1])
             if on_epoch is not None:
                 on_epoch(run.progress.history[-1])
+            keeping.tell_skipped(tell)
             stop.after_epoch(run.progress.epoch, config.epochs)
         tensors, _ = checkpoint.read(workdir / BEST)
         checkpoint.load_model(model, tensors, "")
@@ -118,4 +124,6 @@ def fit(
         history.draw_curves(workdir / "curves.png", done.history)
     world.barrier()  # the leader's caller may remove the folder that others still read
     seconds = sum(row["seconds"] for row in done.history)
-    return TrainResult(done.best_top1, done.best_epoch, done.epoch, done.history, seconds, done.precision)
+    return TrainResult(
+        done.best_top1, done.best_epoch, done.epoch, done.history, seconds, done.precision, len(done.skipped)
+    )

@@ -7,8 +7,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,12 @@ from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Preprocess
 from edgecnn.train import checkpoint, history, stopping
-from edgecnn.train.augment import augment, repeated, shrink
+from edgecnn.train.augment import augment, shrink
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World, parts
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
+from edgecnn.train.feed import Batch, Pictures, feed_of
 from edgecnn.train.freezing import set_training
 from edgecnn.train.losses import class_weights, loss_of_part
 from edgecnn.train.mixing import mix
@@ -33,6 +35,18 @@ LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safeten
 WEIGHTS, AVERAGE, OPTIMIZER = "model/", "average/", "optimizer/"
 
 OnStep = Callable[[int, int, int], None]
+Due = Callable[[int], bool]
+"""Whether the training is to be kept after so many steps of an epoch."""
+
+
+@dataclass
+class _Begun:
+    """What an epoch has come to after some of its steps: loss and hits summed over them and over all processes."""
+
+    steps: int = 0
+    loss_sum: float = 0.0
+    correct: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -43,6 +57,8 @@ class _Progress:
     history: list[history.Row]
     best_top1: float = -1.0
     best_epoch: int = 0
+    skipped: list[int] = field(default_factory=list)
+    begun: dict[str, Any] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -56,7 +72,7 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
-        train: ImageTensors,
+        train: Pictures,
         p: Preprocess,
         config: TrainConfig,
         teacher: Teacher | None,
@@ -65,10 +81,9 @@ class Run:
         self.config, self.p, self.teacher, self.world = config, p, teacher, world
         self.device = world.device(pick_device(config.device))
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
-        self.ids = train.ids
-        self.images = torch.from_numpy(train.images)
-        self.labels = torch.from_numpy(train.labels)
-        blank = torch.zeros(1, 3, *self.images.shape[1:3], device=self.device)
+        self.feed = feed_of(train, config, world)
+        self.labels = self.feed.labels
+        blank = torch.zeros(1, self.feed.shape[-1], *self.feed.shape[:2], device=self.device)
         with torch.no_grad():
             self.classes = self.model.eval()(blank).shape[1]
         self.class_weights = class_weights(self.labels, self.classes).to(self.device) if config.balance else None
@@ -97,8 +112,9 @@ class Run:
             if self.average is not None:
                 checkpoint.load_model(self.average.model, tensors, AVERAGE)
             self.progress = _Progress(**state)
+            self.feed.skipped.update(self.progress.skipped)
             return
-        example = augment(self.images[: self.batch_size].to(self.device), self.config, self.p, self._generator(0))
+        example = augment(self.feed.some(self.batch_size).to(self.device), self.config, self.p, self._generator(0))
         if int(self.labels.max()) >= self.classes:
             raise DataError(
                 f"label {int(self.labels.max())} occurs, but the model has {self.classes} logits",
@@ -108,26 +124,27 @@ class Run:
         precision = choose_precision(self.config.precision, self.model, example, self.classes)
         self.progress.precision = self.world.leaders(precision)
 
-    def one_epoch(self, on_step: OnStep | None) -> history.Row:
+    def one_epoch(self, on_step: OnStep | None, due: Due, keep: Callable[[], None]) -> history.Row:
         """Train on every picture once (but an incomplete last batch, and ``repeat`` times on some where that is set);
-        the epoch's row without the validation part.
+        the epoch's row without the validation part. Goes on where ``keep``, called when it is ``due``, was called last.
         """
-        epoch = self.progress.epoch
+        epoch, begun, lr = self.progress.epoch, self._begun(), 0.0
         self.lap()
         set_training(self.model)
-        loss_sum, correct, lr = 0.0, 0, 0.0
-        for step, (chosen, generator) in enumerate(self.batches(epoch)):
+        for step, (batch, generator) in enumerate(self.batches(epoch, begun.steps), begun.steps):
             taken = epoch * self.steps + step
             lr = self._set_lr(taken)
-            loss, right = self.step(chosen, taken, generator)
+            loss, right = self.step(batch, taken, generator)
             if not math.isfinite(loss):
-                ids = [self.ids[index] for index in chosen.tolist()]
-                raise stopping.not_finite(loss, epoch + 1, step + 1, self.steps, lr, ids)
-            loss_sum, correct = loss_sum + loss, correct + right
+                raise stopping.not_finite(loss, epoch + 1, step + 1, self.steps, lr, batch.ids)
+            begun.loss_sum, begun.correct = begun.loss_sum + loss, begun.correct + right
+            if self.feed.anywhere and step + 1 < self.steps and due(step + 1):
+                begun = self._take_down(begun, step + 1)
+                keep()
             if on_step is not None:
                 on_step(epoch + 1, step + 1, self.steps)
-        loss_sum, hits = self.world.sums([loss_sum, correct])
-        seen, seconds = self.steps * self.batch_size, self.lap()
+        loss_sum, hits = self.world.sums([begun.loss_sum, begun.correct])
+        seen, seconds = self.steps * self.batch_size, begun.seconds + self.lap()
         figures = {
             "train_loss": loss_sum / self.steps,
             "train_top1": hits / seen,
@@ -135,22 +152,30 @@ class Run:
         }
         return {"epoch": epoch + 1, "lr": lr, **figures, "seconds": seconds}
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, torch.Generator]]:
-        """The pictures of each step of an epoch, with what their augmentation is drawn from."""
-        generator = self._generator(epoch)
-        order = repeated(torch.randperm(len(self.images), generator=generator), self.batch_size, self.config.repeat)
-        for step in range(self.steps):
-            yield order[step * self.batch_size : (step + 1) * self.batch_size], generator
+    def _take_down(self, begun: _Begun, steps: int) -> _Begun:
+        """Bring the progress to where the epoch stands after so many steps; what this process goes on from."""
+        loss_sum, correct = self.world.sums([begun.loss_sum, begun.correct])
+        self.progress.begun = asdict(_Begun(steps, loss_sum, correct, begun.seconds + self.lap()))
+        return self._begun()
 
-    def step(self, chosen: Tensor, taken: int, generator: torch.Generator) -> tuple[float, int]:
+    def _begun(self) -> _Begun:
+        """What the epoch has come to as far as it is kept; the sums over all processes are the leader's."""
+        begun = _Begun(**self.progress.begun)
+        return begun if self.world.leader else replace(begun, loss_sum=0.0, correct=0.0)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Batch, torch.Generator]]:
+        """The pictures of each step of an epoch, from step ``first`` on, with what their augmentation is drawn from."""
+        return self.feed.batches(epoch, first, self.batch_size, self._generator)
+
+    def step(self, chosen: Batch, taken: int, generator: torch.Generator) -> tuple[float, int]:
         """One step, after ``taken`` earlier ones, on the pictures ``chosen``.
 
         Every process augments all of them and takes its share. Returns what that share has in the loss, and how many of
         it were right: over all processes they sum up to the batch's.
         """
         config = self.config
-        batch = augment(self.images[chosen].to(self.device), config, self.p, generator)
-        labels = self.labels[chosen].to(self.device)
+        batch = augment(chosen.images.to(self.device), config, self.p, generator)
+        labels = chosen.labels.to(self.device)
         batch, target = mix(batch, labels, self.classes, config, generator)
         mine = self.world.share(len(chosen))
         wanted = None if self.teacher is None else self._teacher_logits(batch[mine], taken)
@@ -188,20 +213,26 @@ class Run:
         """Take the epoch into the history; the leader writes the files, whose last checkpoint declares it done."""
         done = self.progress
         done.history.append(row)
+        done.begun, done.skipped = {}, sorted(self.feed.skipped)
         if row["val_top1"] > done.best_top1:
             done.best_top1, done.best_epoch = row["val_top1"], row["epoch"]
             if self.world.leader:
                 best = {"epoch": row["epoch"], "val_top1": row["val_top1"]}
                 checkpoint.write(workdir / BEST, checkpoint.model_tensors(self.evaluated(), ""), best)
         if self.world.leader:
-            tensors = checkpoint.model_tensors(self.model, WEIGHTS)
-            tensors |= checkpoint.optimizer_tensors(self.optimizer, OPTIMIZER)
-            if self.average is not None:
-                tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
-            state = asdict(done) | {"identity": identity}
-            checkpoint.write(workdir / LAST, tensors, state, previous=workdir / PREVIOUS)
+            self.keep(workdir, identity)
             history.write_csv(workdir / "history.csv", done.history)
         self.world.barrier()
+
+    def keep(self, workdir: Path, identity: str) -> None:
+        """Write a checkpoint of where the training stands; the leader's business."""
+        tensors = checkpoint.model_tensors(self.model, WEIGHTS)
+        tensors |= checkpoint.optimizer_tensors(self.optimizer, OPTIMIZER)
+        if self.average is not None:
+            tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
+        self.progress.skipped = sorted(self.feed.skipped)
+        state = asdict(self.progress) | {"identity": identity}
+        checkpoint.write(workdir / LAST, tensors, state, previous=workdir / PREVIOUS)
 
     def evaluated(self) -> nn.Module:
         """The network whose accuracy counts: the average if there is one."""
@@ -233,15 +264,19 @@ class Run:
         key = (epoch % self.config.views, step) if self.config.views else None
         return self.teacher.logits(batch, self.p, self.progress.precision, key)
 
-    def _generator(self, epoch: int) -> torch.Generator:
-        """What the epoch's order and augmentation are drawn from; torch's global source (dropout) is seeded too."""
-        torch.manual_seed(_seed_of(self.config.seed, epoch) + 2 * self.world.rank)  # dropout: another in each process
+    def _generator(self, epoch: int, step: int | None = None) -> torch.Generator:
+        """What the order and augmentation of an epoch, or of one step of it, are drawn from; torch's global source
+        (dropout) is seeded too.
+        """
+        place = () if step is None else (step,)
+        seed = _seed_of(self.config.seed, epoch, *place)
+        torch.manual_seed(seed + 2 * self.world.rank)  # dropout: another in each process
         view = epoch % self.config.views if self.config.views else epoch
-        return torch.Generator().manual_seed(_seed_of(self.config.seed, view) + 1)
+        return torch.Generator().manual_seed(_seed_of(self.config.seed, view, *place) + 1)
 
 
-def _seed_of(seed: int, epoch: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7], "big")
+def _seed_of(*numbers: int) -> int:
+    return int.from_bytes(hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()[:7], "big")
 
 
 def pick_device(asked: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgecnn.errors import UsageError
-from edgecnn.steps import Training
+from edgecnn.steps import Training, TrainStep
 from edgecnn.train.config import LATER, TrainConfig, without_later
 
 
@@ -37,7 +37,7 @@ def test_settings_that_came_later_and_are_off_do_not_make_another_training() -> 
     old = {name: value for name, value in TrainConfig(epochs=2).to_dict().items() if name not in LATER}
     assert without_later(TrainConfig(epochs=2).to_dict()) == old
     assert without_later({"recovery": TrainConfig(epochs=2, repeat=2).to_dict()}) == {"recovery": {**old, "repeat": 2}}
-    assert all(getattr(Training(), name) == value for name, value in LATER.items())
+    assert all(getattr(TrainStep(), name) == value for name, value in LATER.items())
 
 
 def test_a_batch_is_a_multiple_of_repeat() -> None:
