@@ -219,6 +219,7 @@ def test_memory_of_an_epoch_does_not_grow_with_the_set() -> None:
     side, size, peaks = 48, 8, []
     for count in (320, 960):
         feed = feed_of(stream_of(count, size=side), replace(CONFIG, shuffle=128), World())
+        feed.workers = 2  # type: ignore[attr-defined]
         gc.collect()
         tracemalloc.start()
         for _ in feed.batches(0, 0, size, lambda *_: torch.Generator().manual_seed(0)):
@@ -226,5 +227,5 @@ def test_memory_of_an_epoch_does_not_grow_with_the_set() -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     batch, decoded = size * side * side * 3, 960 * side * side * 3
-    assert peaks[1] < (streams.AHEAD + 8) * batch < decoded / 8  # batches, and what pictures are painted with
+    assert peaks[1] < (streams.AHEAD + 11) * batch < decoded / 8  # batches, and what pictures are painted with
     assert peaks[1] - peaks[0] < 0.03 * (decoded - decoded / 3)
