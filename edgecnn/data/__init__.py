@@ -28,6 +28,6 @@
   ``mapped.py`` keeps the file). What is small is decoded once per process; what is large once per machine, under a key
   that knows when a picture has changed.
 * **What no disk holds is streamed** (``stream.py``): the training pictures are decoded anew in every epoch. Shards are
-  indexed, and a sample of them is looked at, when they are opened; in the place of a broken picture stands the next one,
-  which is told, and more than one in a hundred is an error. Val and test stay arrays, with as many pictures as fit.
+  indexed, and a sample of them is looked at, when they are opened; in the place of a broken picture stands the next
+  one, which is told, and more than one in a hundred is an error. Val and test stay arrays, of as many as fit.
 """
