@@ -35,13 +35,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from edgecnn import disk
 from edgecnn.errors import BundleError
 from edgecnn.spec import Precision
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 GROWING = ("exports", "measurements")
-RECORDED = ("edgecnn", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "torch-pruning", "timm")
+RECORDED = (
+    *("edgecnn", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "torch-pruning", "timm"),
+    *("albumentations", "opencv-python-headless"),
+)
 
 
 class Manifest(BaseModel):
@@ -142,11 +146,10 @@ def fingerprint(parent: str | None, step: str, config: Mapping[str, Any]) -> str
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file so that it is there whole or not at all. Raises ``WriteError``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    draft.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(draft, path)
+    with disk.replacing(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def dump_json(value: Any) -> str:
@@ -233,27 +236,29 @@ def create(path: Path, **facts: Any) -> Iterator[Path]:
     """Write a bundle: yields a draft folder to fill; on leaving it is hashed, described and renamed to ``path``.
 
     ``facts`` are the manifest's fields that are not computed here; ``figures`` may be a dict that is still being filled
-    while the draft is open. On an exception the draft is removed and nothing appears at ``path``.
+    while the draft is open. On an exception the draft is removed and nothing appears at ``path``. Raises
+    ``WriteError`` when the disk does not take it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.draft-*"):
         _remove_if_abandoned(leftover)
     draft = path.with_name(f".{path.name}.draft-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    draft.mkdir()
     try:
-        yield draft
-        files = {
-            str(file.relative_to(draft).as_posix()): sha256(file)
-            for file in sorted(draft.rglob("*"))
-            if file.is_file() and file.relative_to(draft).parts[0] not in GROWING
-        }
-        manifest = Manifest(
-            schema_number=SCHEMA, files=files, versions=versions(), created=datetime.now(UTC).isoformat(), **facts
-        )
-        (draft / MANIFEST).write_text(dump_json(manifest.model_dump()))
-        if path.exists():
-            path.rmdir()  # only an empty folder may be in the way; anything else raises
-        os.replace(draft, path)
+        with disk.told(path, draft):
+            draft.mkdir()
+            yield draft
+            files = {
+                str(file.relative_to(draft).as_posix()): sha256(file)
+                for file in sorted(draft.rglob("*"))
+                if file.is_file() and file.relative_to(draft).parts[0] not in GROWING
+            }
+            manifest = Manifest(
+                schema_number=SCHEMA, files=files, versions=versions(), created=datetime.now(UTC).isoformat(), **facts
+            )
+            (draft / MANIFEST).write_text(dump_json(manifest.model_dump()))
+            if path.exists():
+                path.rmdir()  # only an empty folder may be in the way; anything else raises
+            os.replace(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

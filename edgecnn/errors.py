@@ -11,7 +11,7 @@ EdgecnnError                exit 2
 |-- GateError               exit 3   parity or accuracy missed its threshold
 |-- DeviceError             exit 4   a device cannot be reached
 |-- InconclusiveError       exit 5   the measurement did not settle
-`-- StoppedError            exit 143 SIGTERM asked a training to end; it goes on when run again
+`-- StoppedError            exit 143 SIGTERM asked edgecnn to end; it goes on when run again
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class InconclusiveError(EdgecnnError):
 
 
 class StoppedError(EdgecnnError):
-    """A training was asked to end by SIGTERM and did so between two steps. Not a mistake: there is nothing to cure."""
+    """SIGTERM asked edgecnn to end, and it did so with everything whole. Not a mistake: there is nothing to cure."""
 
     exit_code = 143
     """128 + 15, what a shell reports for a process that SIGTERM ended."""

@@ -104,18 +104,29 @@ def read(path: Path) -> dict[str, Any]:
         text = find(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a recipe: it is not text", hint=LIST) from error
-    return parse_yaml(text, str(path))
+    return _beside(parse_yaml(text, str(path)), find(path).parent)
 
 
-class _Loader(yaml.SafeLoader):
+def _beside(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The recipe, in which the files that its steps name are found beside it, wherever it is run from."""
+    steps = raw.get("steps")
+    named = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+    for step in [*named, *(step["recovery"] for step in named if isinstance(step.get("recovery"), dict))]:
+        file = step.get("albumentations")
+        if isinstance(file, str) and (folder / file).is_file():
+            step["albumentations"] = str(folder / file)
+    return raw
+
+
+class Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number, as everybody expects; YAML 1.1 wants 1.0e-3."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the texts that ``_Loader`` would take for numbers."""
+    """Quotes the texts that ``Loader`` would take for numbers."""
 
 
-for _end in (_Loader, _Dumper):
+for _end in (Loader, _Dumper):
     _end.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
@@ -124,7 +135,7 @@ for _end in (_Loader, _Dumper):
 def parse_yaml(text: str, where: str = "the recipe") -> dict[str, Any]:
     """YAML text as a plain mapping. Raises ``UsageError`` when it is something else."""
     try:
-        raw = yaml.load(text, _Loader)
+        raw = yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"{where} is not YAML: {error}", hint=LIST) from error
     if not isinstance(raw, dict):
@@ -176,7 +187,7 @@ def set_value(raw: dict[str, Any], override: str) -> None:
     if not equals:
         raise UsageError(f"--set {override!r} has no '='", hint="write it as --set steps.0.epochs=5")
     try:
-        value = yaml.load(text, _Loader)
+        value = yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"--set {override!r}: the value is not YAML", hint="quote it: key='text'") from error
     *parents, last = path.split(".")

@@ -6,10 +6,11 @@ the bundle it writes inside the run, ``input`` the one it reads (default: the bu
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from edgecnn import transforms
 from edgecnn.spec import Format, Runtime
 
 Positive = Annotated[int, Field(gt=0)]
@@ -59,6 +60,7 @@ class Training(Settings):
     randaug_strength: Annotated[int, Field(ge=0, le=30)] = 9
     repeat: Positive = 1
     shuffle: Positive = 16384
+    albumentations: list[dict[str, Any]] | None = None
     mixup: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     low_size: Positive | None = None
@@ -71,8 +73,18 @@ class Training(Settings):
     clip_norm: Rate | None = None
     accumulate: Positive = 1
     sync_bn: bool = False
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    frozen_bn: bool = False
+    sam: Annotated[float, Field(ge=0)] = 0.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    deterministic: bool = False
     patience: Positive | None = None
+
+    @field_validator("albumentations", mode="before")
+    @classmethod
+    def _described(cls, given: Any) -> Any:
+        """The pipeline in its one form: what counts is its content, not the file that it was read from."""
+        return None if given is None else transforms.described(given)
 
 
 class TrainStep(Training):
@@ -99,10 +111,13 @@ class TrainStep(Training):
     teacher: str | None = None
     distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
     temperature: Rate = 4.0
+    hint_weight: Annotated[float, Field(ge=0)] = 0.0
+    hints: str = "auto"
     views: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
     device: str = "auto"
     threads: Positive | None = None
+    mlflow: bool | None = None
 
     consumes: ClassVar[tuple[str, ...]] = ()
     produces: ClassVar[str | None] = "float"

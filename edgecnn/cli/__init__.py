@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -22,10 +23,27 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+
+def _versions(wanted: bool) -> None:
+    if wanted:
+        look.print_versions()
+        raise typer.Exit
+
+
+@app.callback()
+def edgecnn(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_versions, is_eager=True, help="Print versions and stop.")
+    ] = False,
+) -> None:
+    """Options of the program itself; its help is that of ``app``."""
+
+
 VERBS: tuple[Callable[..., None], ...] = (
     make.run,
     make.train,
     finding.find_lr,
+    finding.find_batch,
     make.compress,
     make.export,
     compare.verify,
@@ -46,8 +64,11 @@ app.add_typer(look.data_app, name="data")
 
 def main() -> None:
     """Run the command line; errors that a user can cure are told in words and give their exit code."""
+    from edgecnn.train.stopping import leaving_on_sigterm
+
     try:
-        app()
+        with leaving_on_sigterm():
+            app()
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)

@@ -106,3 +106,25 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on s
         print(title)
         for name, value in found.items():
             print(f"  {name}: {value}")
+
+
+def print_versions() -> None:
+    """Print edgecnn's version, and those of what decides its results: ``name version``, one a line."""
+    from importlib import metadata
+    from platform import python_version
+
+    from edgecnn import __version__
+
+    def installed(*packages: str) -> str:
+        """The version of the first of the packages that is there."""
+        for package in packages:
+            try:
+                return metadata.version(package)
+            except metadata.PackageNotFoundError:
+                continue
+        return "not installed"
+
+    print(f"edgecnn {__version__}\npython {python_version()}")
+    for package in ("torch", "onnx", "onnxruntime"):
+        print(f"{package} {installed(package)}")
+    print(f"litert {installed('ai-edge-litert', 'tflite-runtime')}")

@@ -34,7 +34,8 @@ def train(
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=8, help="Pixels (default: the paper's).")] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="Start from: timm, pip:efficientnet-lite0, or a .safetensors or .pth file.")
+        str | None,
+        typer.Option(help="Start from: timm, hf:ORG/NAME, pip:efficientnet-lite0, or a .safetensors or .pth file."),
     ] = None,
     transfer: Annotated[str, typer.Option(help="With --pretrained: full, two_stage or features.")] = "full",
     teacher: Annotated[str | None, typer.Option(help="Learn the logits of this bundle too, or of timm:NAME.")] = None,
@@ -48,7 +49,7 @@ def train(
     shift: Annotated[int, typer.Option(min=0, help="Shift by up to so many pixels at random.")] = 0,
     crop_scale: Annotated[float | None, typer.Option(help="Smallest area of a random resized crop, e.g. 0.5.")] = None,
     patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without a gain.")] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or (on a GPU) fp16.")] = "auto",
     folds: Annotated[int | None, typer.Option(min=2, help="Cross-validate: OUT/fold-1/float ..., folds.json.")] = None,
     seed: Seed = 0,
     device: Device = "auto",

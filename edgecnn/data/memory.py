@@ -10,6 +10,10 @@ from edgecnn.errors import UsageError
 LIMIT_VARIABLE = "EDGECNN_MEMORY_LIMIT"  # environment variable: the limit in bytes, whatever the machine has
 SHARE = 0.25  # of what is available: three splits may be loaded, and the network, its gradients and batches need room
 DISK_LIMIT_BYTES = 64 << 30  # that all files of decoded pictures together may take; larger sets are streamed
+GROUP = "memory.max", "memory.current", "memory.stat", "inactive_file"
+OLD_GROUP = (  # version 1 of control groups; its "no limit" is a number larger than any memory
+    "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file",
+)  # fmt: skip
 UNKNOWN_BYTES = 1 << 30  # the limit where the system does not say what it has
 
 
@@ -42,11 +46,14 @@ def _machine_bytes(meminfo: Path) -> int | None:
 
 def _group_bytes(group: Path) -> int | None:
     """What is left of a control group's limit; pages of files that are not in use count as free."""
-    try:
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # no control group, or one whose limit is "max"
-        return None
-    return max(0, limit - used + _fields(group / "memory.stat").get("inactive_file", 0))
+    for names in (GROUP, OLD_GROUP):
+        *sizes, stat, idle = names
+        try:
+            limit, used = (int((group / name).read_text()) for name in sizes)
+        except (OSError, ValueError):  # no control group, or one whose limit is "max"
+            continue
+        return max(0, limit - used + _fields(group / stat).get(idle, 0))
+    return None
 
 
 def _fields(path: Path) -> dict[str, int]:

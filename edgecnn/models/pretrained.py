@@ -7,6 +7,7 @@ Sources:
 * ``pip:efficientnet-lite0`` (``lite1``, ``lite2``): ImageNet weights that a pip package carries, for
   ``timm:tf_efficientnet_lite0``;
 * ``timm``: timm's download for a ``timm:`` network;
+* ``hf:<org>/<name>``: a safetensors file of the Hugging Face hub (:mod:`edgecnn.models.hub`);
 * ``torchvision:<name>``: torchvision's download, for MobileNetV2 and V3 of width 1.
 
 Tensors are matched by name. Where the names differ, as they do between two implementations of one paper, they are
@@ -26,6 +27,7 @@ from torch import nn
 
 from edgecnn.catalog import require
 from edgecnn.errors import ModelError, UsageError
+from edgecnn.models import hub
 from edgecnn.models.layers import find_classifier
 from edgecnn.models.model_spec import ModelSpec
 from edgecnn.spec import Interpolation, Preprocess
@@ -86,7 +88,7 @@ def load_pretrained(model: nn.Module, source: str, num_classes: int) -> Pretrain
     free = {name for name in wanted if name.startswith(classifier)}
     pairs, how = _by_name(wanted, given, free), "name"
     if pairs is None:
-        if source.endswith(".safetensors"):
+        if source.endswith(".safetensors") or source.startswith(hub.PREFIX):
             raise ModelError(
                 f"{source} names its tensors otherwise than the network, first {next(iter(given), 'none at all')}",
                 hint="a safetensors file does not keep their order: give the .pth, or rename them",
@@ -117,6 +119,8 @@ def pretrained_preprocess(spec: ModelSpec, source: str) -> Preprocess | None:
         from edgecnn.models import timm_models
 
         return timm_models.preprocess(spec)
+    if source.startswith(hub.PREFIX):
+        return hub.preprocess(spec, source)
     if source.startswith("torchvision:"):
         return _torchvision_preprocess(spec, source.partition(":")[2])
     return None
@@ -148,9 +152,11 @@ def _read(model: nn.Module, source: str) -> Tensors:
         return _read_file(Path(getattr(package, name).get_model_file_path()))
     if source == "timm" or source.startswith("torchvision:"):
         return _download(model, source)
+    if source.startswith(hub.PREFIX):
+        return _read_file(hub.fetch(source))
     path = Path(source)
     if not path.is_file():
-        known = ", ".join((*LITE_PACKAGES, "timm", "torchvision:<name>"))
+        known = ", ".join((*LITE_PACKAGES, "timm", "hf:<org>/<name>", "torchvision:<name>"))
         raise UsageError(
             f"there are no weights at {source!r}", hint=f"give a .safetensors or .pth file, or one of: {known}"
         )
@@ -201,7 +207,8 @@ def _download(model: nn.Module, source: str) -> Tensors:
     package = require("timm" if timm_name else "torchvision", extra="timm")
     try:
         if timm_name:
-            there: nn.Module = package.create_model(timm_name, pretrained=True)
+            with hub.quick_without_network():
+                there: nn.Module = package.create_model(timm_name, pretrained=True)
         else:
             there = package.models.get_model(source.partition(":")[2], weights="DEFAULT")
     # Offline, the hub's clients raise their own errors, none of which a common base joins but these.

@@ -38,6 +38,7 @@ from edgecnn.pipeline.loading import (
 )
 from edgecnn.pipeline.streaming import training_pictures
 from edgecnn.pipeline.training import (
+    check_augmentation,
     copy_history,
     finished,
     fit_watched,
@@ -67,6 +68,8 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
         return done
 
     p = preprocess_of(parent)
+    if step.recovery is not None:
+        check_augmentation(train_config(step.recovery, step.seed, step.device, step.threads), p.size)
     test = load_split(data, Split.TEST, p)
     seed_everything(step.seed)
     model = load_module(parent)

@@ -7,13 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgecnn.bundle import dump_json, write_atomically
-from edgecnn.data.source import with_val_share
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import UsageError
 from edgecnn.pipeline import teaching
 from edgecnn.pipeline.context import Context
-from edgecnn.pipeline.streaming import opened_for
-from edgecnn.pipeline.training import load_pictures, model_spec, prepared, train_config
+from edgecnn.pipeline.streaming import divided, opened_for
+from edgecnn.pipeline.training import check_augmentation, load_pictures, model_spec, prepared, train_config
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Split
 from edgecnn.steps import TrainStep
@@ -31,11 +30,11 @@ def find_lr(context: Context, step: TrainStep) -> RateCurve:
         raise UsageError("transfer: features has no learning rate", hint="fit the classifier with edgecnn train")
     source = context.data or "digits"
     step, data = opened_for(context, step, source, lambda classes: model_spec(step, classes).image_size)
-    if step.val_share is not None:
-        data = with_val_share(data, step.val_share)
     teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
     settings = train_config(step, step.seed, step.device, step.threads)
     spec = model_spec(step, len(data.labels))
+    data = divided(step, data, spec.image_size)
+    check_augmentation(settings, spec.image_size)
     model = prepared(context, step, spec)
     p, training, sets = load_pictures(step, spec, data)
     if isinstance(training, ImageTensors) and step.transfer == "two_stage":

@@ -10,10 +10,11 @@ from torch import Tensor
 from edgecnn.data.preprocess import Pixels
 from edgecnn.data.tensors import load_split
 from edgecnn.pipeline.context import opened
-from edgecnn.pipeline.training import train_config
+from edgecnn.pipeline.training import check_augmentation, train_config
 from edgecnn.spec import Preprocess, Split
 from edgecnn.steps import Training
 from edgecnn.train.augment import augment
+from edgecnn.train.augment_albumentations import Pipeline, seeds_of
 
 GAP = 2  # white pixels around each picture of the sheet
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)  # mid grey is what blanked places and a constant border show
@@ -26,10 +27,15 @@ def preview(
 
     Pictures and random numbers follow from ``seed``. Raises ``DataError`` for a folder that cannot be opened.
     """
-    p = Preprocess(size, MEAN, STD)
-    images = torch.from_numpy(load_split(opened(source, seed), Split.TRAIN, p, limit=rows, seed=seed).images)
-    generator = torch.Generator().manual_seed(seed)
-    changed = augment(images.repeat_interleave(columns - 1, 0), train_config(settings, seed, "cpu", None), p, generator)
+    p, config = Preprocess(size, MEAN, STD), train_config(settings, seed, "cpu", None)
+    check_augmentation(config, size)
+    loaded = load_split(opened(source, seed), Split.TRAIN, p, limit=rows, seed=seed)
+    images = torch.from_numpy(loaded.images)
+    copies = images.repeat_interleave(columns - 1, 0)
+    if config.albumentations:
+        ids = [name for name in loaded.ids for _ in range(columns - 1)]
+        copies = torch.from_numpy(Pipeline(config.albumentations)(copies.numpy(), seeds_of(seed, 0, ids), ids))
+    changed = augment(copies, config, p, torch.Generator().manual_seed(seed))
     samples = to_pixels(changed, p).view(len(images), columns - 1, size, size, 3)
     return Image.fromarray(sheet(torch.cat([images[:, None], samples], 1).numpy()))
 

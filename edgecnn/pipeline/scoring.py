@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgecnn.measure.classification import ClassFigures, Classification, classify
+from edgecnn.measure.ranking import RankingCurves, ranking_curves
 from edgecnn.pipeline.inference import Evaluation
+from edgecnn.report.ranking import RankedClass
 from edgecnn.report.reliability import ReliabilityBin
 from edgecnn.report.rows import Confusion
 from edgecnn.report.scores_page import ClassRow, ScoresPage, WorstPicture, write_scores_page
@@ -49,7 +52,17 @@ class Scores:
         facts = self.figures.as_dict()
         classes = [{"label": name, **each} for name, each in zip(self.names, facts["classes"], strict=True)]
         worst = [self.picture(at) for at in self.worst(SHOWN_PICTURES)]
-        return {**facts, "classes": classes, "labels": list(self.names), "worst": worst}
+        curves = [{**each.as_dict(), "label": self.curve_name(each)} for each in self.curves]
+        return {**facts, "classes": classes, "labels": list(self.names), "curves": curves, "worst": worst}
+
+    @cached_property
+    def curves(self) -> tuple[RankingCurves, ...]:
+        """Precision over recall and ROC: all decisions pooled, then the worst classes."""
+        return ranking_curves(self.figures.probabilities, self.evaluation.pictures.labels)
+
+    def curve_name(self, curves: RankingCurves) -> str | None:
+        """The class of the curves; None: all pooled."""
+        return None if curves.label is None else self.names[curves.label]
 
     def lines(self) -> list[str]:
         """The figures as text for a terminal: the whole set, then the classes."""
@@ -121,6 +134,7 @@ def write_page(scores: Scores, path: Path) -> None:
             ClassRow(label, each.pictures, tuple(getattr(each, key) for key in IN_PERCENT))
             for label, each in scores.by_class()
         ],
+        ranked=[_ranked(each, scores.curve_name(each)) for each in scores.curves],
         worst=[WorstPicture(**scores.picture(at), image=thumbnail(images[at])) for at in scores.worst(SHOWN_PICTURES)],
     )
     write_scores_page(path, page)
@@ -135,6 +149,11 @@ def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
         picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
         picture.save(content, "JPEG", quality=85)
     return content.getvalue()
+
+
+def _ranked(curves: RankingCurves, name: str | None) -> RankedClass:
+    figures = curves.average_precision, curves.roc_auc, curves.precision_recall, curves.roc
+    return RankedClass(name or "all classes, pooled", name is None, *figures)
 
 
 def _cell(share: float | None, width: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from edgecnn.data.items import ImageSet
 from edgecnn.data.memory import DISK_LIMIT_BYTES
-from edgecnn.data.source import can_sample, with_most
+from edgecnn.data.source import can_sample, with_most, with_val_share
 from edgecnn.data.stream import open_stream
 from edgecnn.data.tensors import load_split
 from edgecnn.errors import UsageError
@@ -44,7 +44,14 @@ def opened_for(
         context.tell(f"{reason}: they are streamed (stream: true)")
     elif not step.stream:
         return step.model_copy(update={"stream": None}), opened(source, context.data_seed)
-    return step.model_copy(update={"stream": True}), with_most(data, max(1, DISK_LIMIT_BYTES // QUARTER // picture))
+    return step.model_copy(update={"stream": True}), data
+
+
+def divided(step: TrainStep, data: ImageSet, image_size: int) -> ImageSet:
+    """The pictures in the splits that a step trains with: its ``val_share``, and an end for what is not streamed."""
+    if step.val_share is not None:
+        data = with_val_share(data, step.val_share)
+    return with_most(data, max(1, DISK_LIMIT_BYTES // QUARTER // (3 * image_size**2))) if step.stream else data
 
 
 def training_pictures(data: ImageSet, p: Preprocess, streamed: bool) -> Pictures:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from edgecnn import recipe as recipes
 from edgecnn.bundle import Bundle
 from edgecnn.data import preprocess
 from edgecnn.data.items import ImageSet
-from edgecnn.data.source import split_ids, with_val_share
+from edgecnn.data.source import split_ids
 from edgecnn.data.tensors import ImageTensors, count_levels, load_split, stats_of_levels
 from edgecnn.errors import UsageError
 from edgecnn.measure.accuracy import accuracy
@@ -24,10 +26,13 @@ from edgecnn.models import layers, pretrained, zoo
 from edgecnn.pipeline import diagnosing, teaching
 from edgecnn.pipeline.context import SPLITS, Context, describe_data
 from edgecnn.pipeline.loading import WEIGHTS, save_golden
-from edgecnn.pipeline.streaming import opened_for, training_pictures
+from edgecnn.pipeline.streaming import divided, opened_for, training_pictures
+from edgecnn.pipeline.tracking import Tracker, tracker
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Precision, Preprocess, Split
 from edgecnn.steps import Settings, Training, TrainStep
+from edgecnn.train import hints, machine
+from edgecnn.train.augment_albumentations import Pipeline
 from edgecnn.train.config import TrainConfig, without_later
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
@@ -37,7 +42,8 @@ from edgecnn.train.freezing import train_only_last
 from edgecnn.train.loop import TrainResult, fit
 
 GOLDEN_IMAGES = 8
-NOT_IDENTITY = {"output", "input", "device", "threads"}
+ORIGIN = {"step": "train", "parent": None, "parent_path": None, "precision": Precision.FP32.value}
+NOT_IDENTITY = {"output", "input", "device", "threads", "mlflow"}
 """Settings that say where, not what: they do not change a step's fingerprint."""
 
 
@@ -46,59 +52,53 @@ def train(context: Context, step: TrainStep) -> Bundle:
 
     Raises ``DataError``, ``ModelError``, ``BundleError``.
     """
+    with tracker(context, step) as tracking:
+        return _train(tracking.watched(context), step, tracking)
+
+
+def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
     source = context.data or "digits"
     step, data = opened_for(context, step, source, lambda classes: model_spec(step, classes).image_size)
-    config = identity(step)
     teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
-    if teacher is not None:
-        config["teacher"] = teacher.identity
+    config = identity(step) | ({"teacher": teacher.identity} if teacher else {})
     facts = describe_data(data, source, context.data_seed, bool(step.stream))
-    fingerprint = bundles.fingerprint(None, "train", {**config, "data": data.digest})
+    fingerprint = bundles.fingerprint(None, "train", {**config, **data_identity(data, context.data_seed)})
     target = context.run / step.output
     if (done := finished(context, target, fingerprint)) is not None:
         return done
 
     for note in data.notes:
         context.tell(note)
-    if step.val_share is not None:
-        data = with_val_share(data, step.val_share)
     # What can be refused is tried before the pictures are loaded, which takes a while.
     settings = train_config(step, step.seed, step.device, step.threads)
     spec = model_spec(step, len(data.labels))
+    data = divided(step, data, spec.image_size)
+    check_augmentation(settings, spec.image_size)
     model = prepared(context, step, spec)
+    taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
+    hints.attach(model, first_preprocess(step, spec)[0].size, taught_by, settings)
     world = context.world or World()
     with world.leader_first():
         work = work_folder(target, fingerprint)
+    tracking.begin(target, config, facts, work)
     if world.size > 1:
         context.tell(f"{world.size} processes train together, {settings.batch_size} pictures per step over all of them")
     p, training, sets = load_pictures(step, spec, data)
-    taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
     result = _fitted(context, step, model, (training, sets[Split.VAL]), p, settings, work, taught_by, world)
     if not world.leader:
         world.barrier()  # until the leader has written the bundle
         return bundles.open_bundle(target)
     figures = _figures(result, model, spec, p, sets[Split.TEST])
-    with bundles.create(
-        target,
-        step="train",
-        fingerprint=fingerprint,
-        parent=None,
-        parent_path=None,
-        precision=Precision.FP32.value,
-        builder=spec.to_dict(),
-        labels=list(data.labels),
-        preprocess=preprocess.to_dict(p),
-        data=facts,
-        config=config,
-        figures=figures,
-        seed=step.seed,
-    ) as draft:
+    about = {"fingerprint": fingerprint, "builder": spec.to_dict(), "data": facts, "config": config, "seed": step.seed}
+    about |= {"labels": list(data.labels), "preprocess": preprocess.to_dict(p), "figures": figures}
+    with bundles.create(target, **ORIGIN, **about) as draft:
         write_weights(model, draft)
         copy_history(work, draft)
         (draft / SPLITS).write_text(bundles.dump_json(split_ids(data)))
         write_recipe(draft, target.name, facts, step)
         keep = sets[Split.VAL].images[:GOLDEN_IMAGES], sets[Split.VAL].ids[:GOLDEN_IMAGES]
         save_golden(draft, lambda images: predict_logits(model, images, p), *keep)
+        tracking.finish(figures, draft)
     world.barrier()
     shutil.rmtree(work)
     context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %")
@@ -147,11 +147,18 @@ def check_transfer(step: TrainStep) -> None:
             "a frozen network must have learned something before",
             hint="say where its weights come from with pretrained, or leave transfer and train_last out",
         )
+    if step.transfer == "features" and step.albumentations:
+        raise UsageError(
+            "transfer: features sees every picture as it is, so it takes no albumentations",
+            hint="use transfer: two_stage, whose second stage augments, or leave albumentations out",
+        )
     if step.transfer == "features" and (step.teacher or step.train_last is not None):
         raise UsageError(
             "transfer: features trains the classifier alone, so it takes neither teacher nor train_last",
             hint="use transfer: two_stage",
         )
+    if step.hint_weight and step.teacher is None:
+        raise UsageError("hint_weight is set, and there is no teacher to give hints", hint="name a teacher")
 
 
 def load_pictures(
@@ -210,6 +217,18 @@ def identity(step: Settings) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
 
 
+def data_identity(data: ImageSet, seed: int) -> dict[str, str]:
+    """What decides a training on the side of its pictures: which they are, and how they are split.
+
+    The digest of a set does not see its splits. Those of the default seed have always been left out of fingerprints;
+    those of any other are in it, so that two seeds that split a set in two ways make two trainings.
+    """
+    if seed == 0:
+        return {"data": data.digest}
+    splits = hashlib.sha256(json.dumps(split_ids(data), sort_keys=True).encode()).hexdigest()
+    return {"data": data.digest, "splits": splits}
+
+
 def model_spec(step: TrainStep, num_classes: int) -> zoo.ModelSpec:
     """The network that a train step asks for."""
     names = {field.name for field in fields(zoo.ModelSpec)} - {"name", "num_classes", "image_size"}
@@ -234,10 +253,18 @@ def with_statistics(p: Preprocess, training: Pictures, normalization: str) -> Pr
 
 
 def train_config(settings: Training, seed: int, device: str, threads: int | None) -> TrainConfig:
-    """The training loop's own settings from a step's."""
+    """The training loop's own settings from a step's. Raises UsageError for those this machine cannot follow."""
     names = {field.name for field in fields(TrainConfig)}
     values = {key: value for key, value in settings.model_dump().items() if key in names}
-    return TrainConfig(**{**values, "seed": seed, "device": device, "threads": threads})
+    config = TrainConfig(**{**values, "seed": seed, "device": device, "threads": threads})
+    machine.check(config)
+    return config
+
+
+def check_augmentation(settings: TrainConfig, size: int) -> None:
+    """Try a pipeline of Albumentations on a picture of that size. Raises UsageError, MissingPackageError."""
+    if settings.albumentations:
+        Pipeline(settings.albumentations, threads=1).check(size)
 
 
 def seed_everything(seed: int) -> None:
@@ -286,7 +313,7 @@ def _figures(
 ) -> dict[str, Any]:
     top1 = accuracy(predict_logits(model, test.images, p), test.labels).top1
     params, macs = layers.totals(model, spec.image_size)
-    skipped = {"skipped_images": result.skipped} if result.skipped else {}
+    skipped = {"skipped_images": result.skipped_images} if result.skipped_images else {}
     return {
         **skipped,
         "test_top1": top1.value,

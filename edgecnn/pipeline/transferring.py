@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from edgecnn import disk
 from edgecnn.data import preprocess
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.models.layers import find_classifier, run_once
@@ -20,7 +21,7 @@ from edgecnn.spec import Preprocess
 from edgecnn.steps import TrainStep
 from edgecnn.train.features import Floats, extract, fit_head, put_head
 from edgecnn.train.loop import TrainResult
-from edgecnn.train.run import pick_device
+from edgecnn.train.machine import pick_device
 
 FEATURES = ".features"
 BLOCK = 512  # pictures that are hashed at once
@@ -75,9 +76,8 @@ def _kept(context: Context, model: nn.Module, part: ImageTensors, p: Preprocess,
     finally:
         watcher.close()
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    save_file({"features": features}, temporary)
-    temporary.replace(file)
+    with disk.replacing(file) as temporary:
+        save_file({"features": features}, temporary)
     return features
 
 

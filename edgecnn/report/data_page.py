@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecnn.report.markup import Markup, element, join
-from edgecnn.report.page import image, section, whole_page
+from edgecnn.report.page import line, pictures, section, table, whole_page
 from edgecnn.report.rows import write_whole
 
 _STYLE = """
 .bar { display: block; height: 12px; border-radius: 3px; background: var(--accent); }
 .bars td:last-child { width: 60%; }
-.twins { display: flex; flex-wrap: wrap; gap: 14px; margin: 0 0 18px; }
-.twins figure { margin: 0; width: 132px; font-size: 11.5px; overflow-wrap: anywhere; }
-.twins img { display: block; margin: 0 0 4px; min-width: 48px; image-rendering: auto; }
+.twins img { min-width: 48px; }
 """
 
 
@@ -92,18 +90,11 @@ def _counts(page: DataPage) -> Markup:
 def _bars(rows: Sequence[tuple[str, int]], title: str) -> Markup:
     """A table of name, count, and a bar of which the longest is as wide as its column."""
     most = max((count for _, count in rows), default=0) or 1
-    heads = [element("th", title, scope="col"), element("th", "Pictures", class_="figure-cell", scope="col")]
     lines = [
-        element(
-            "tr",
-            element("th", name, scope="row"),
-            element("td", str(count), class_="figure-cell"),
-            element("td", element("span", class_="bar", style=f"width: {100 * count / most:.1f}%")),
-        )
+        line(name, (str(count),), element("span", class_="bar", style=f"width: {100 * count / most:.1f}%"))
         for name, count in rows
     ]
-    head = element("thead", element("tr", *heads, element("td", aria_hidden="true")))
-    return element("div", element("table", head, element("tbody", *lines), class_="bars"), class_="scroll")
+    return table((title, "Pictures", ""), lines, css="bars")
 
 
 def _groups(page: DataPage) -> Markup:
@@ -117,17 +108,11 @@ def _groups(page: DataPage) -> Markup:
 
 def _group(twins: Twins) -> Markup:
     badge = element("span", "in two splits or more", class_="badge bad") if twins.leak else None
-    pictures = [
-        element(
-            "figure",
-            image(each.id, each.jpeg),
-            element(
-                "figcaption",
-                element("strong", each.split),
-                f", {each.label}, {each.size[0]} x {each.size[1]}: {each.id}",
-            ),
-        )
-        for each in twins.pictures
-    ]
+    shown = [(each.id, each.jpeg, _below(each)) for each in twins.pictures]
     more = element("p", f"and {twins.left_out} more", class_="soft") if twins.left_out else None
-    return join(element("h3", twins.title, " ", badge), element("div", *pictures, more, class_="twins"))
+    return join(element("h3", twins.title, " ", badge), pictures(shown, "twins", more))
+
+
+def _below(each: Thumbnail) -> Markup:
+    width, height = each.size
+    return join(element("strong", each.split), f", {each.label}, {width} x {height}: {each.id}")

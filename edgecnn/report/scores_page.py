@@ -9,16 +9,15 @@ from pathlib import Path
 from edgecnn.report import wording
 from edgecnn.report.confusion import confusion_words, draw_confusion
 from edgecnn.report.markup import Markup, element, join
-from edgecnn.report.page import image, section, whole_page
+from edgecnn.report.page import line, pictures, section, table, whole_page
+from edgecnn.report.ranking import STYLE as RANKING_STYLE
+from edgecnn.report.ranking import RankedClass, draw_ranking
 from edgecnn.report.reliability import ReliabilityBin, draw_reliability
 from edgecnn.report.rows import Confusion, write_whole
 
 _STYLE = """
 .told { stroke: var(--wrong); stroke-width: 2.5; }
-.worst { display: flex; flex-wrap: wrap; gap: 16px; }
-.worst figure { margin: 0; width: 132px; font-size: 11.5px; overflow-wrap: anywhere; }
-.worst img { display: block; margin: 0 0 4px; width: 112px; height: 112px; object-fit: contain; }
-.worst img { image-rendering: pixelated; }
+.worst img { width: 112px; height: 112px; object-fit: contain; image-rendering: pixelated; }
 .narrow { max-width: 860px; }
 """
 
@@ -50,6 +49,7 @@ class ScoresPage:
     """All that the page shows.
 
     ``figures`` are (name, value, interval) in words; ``columns`` names the figures of ``classes``, worst class first.
+    ``ranked`` are the pooled curves and those of some classes; empty when one class has all pictures.
     """
 
     title: str
@@ -60,6 +60,7 @@ class ScoresPage:
     columns: Sequence[str]
     classes: Sequence[ClassRow]
     worst: Sequence[WorstPicture]
+    ranked: Sequence[RankedClass] = ()
 
 
 def write_scores_page(path: Path, page: ScoresPage) -> None:
@@ -76,29 +77,16 @@ def render(page: ScoresPage) -> str:
         section("figures", "Figures", _figures(page)),
         section("confusion", "Confusion", _confusion(page.confusion)),
         section("calibration", "Calibration: can its probabilities be believed?", _calibration(page)),
+        section("ranking", "Ranking: precision over recall, and ROC", _ranking(page)),
         section("classes", "Classes, the worst first", _classes(page)),
         section("worst", "Pictures with the highest loss", _worst(page.worst)),
-        style=_STYLE,
-    )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Markup], caption: str) -> Markup:
-    """A table of which the first column names the row and the others hold figures."""
-    cells = [element("th", head, scope="col", class_="figure-cell" if at else None) for at, head in enumerate(heads)]
-    head = element("thead", element("tr", *cells))
-    table = element("table", head, element("tbody", *rows), aria_label=caption, class_="narrow")
-    return element("div", table, class_="scroll")
-
-
-def _line(name: str, cells: Sequence[str]) -> Markup:
-    return element(
-        "tr", element("th", name, scope="row"), *(element("td", cell, class_="figure-cell") for cell in cells)
+        style=_STYLE + RANKING_STYLE,
     )
 
 
 def _figures(page: ScoresPage) -> Markup:
-    rows = [_line(name, (value, interval)) for name, value, interval in page.figures]
-    return _table(("Figure", "Value", "95 % interval"), rows, "Figures of the whole split")
+    rows = [line(name, (value, interval)) for name, value, interval in page.figures]
+    return table(("Figure", "Value", "95 % interval"), rows, "Figures of the whole split", "narrow")
 
 
 def _confusion(confusion: Confusion) -> Markup:
@@ -118,28 +106,40 @@ def _calibration(page: ScoresPage) -> Markup:
     return element("div", drawn, element("p", words, class_="soft"), class_="side-by-side")
 
 
+def _ranking(page: ScoresPage) -> Markup:
+    if not page.ranked:
+        return element("p", "All pictures are of one class: there is nothing to rank.", class_="soft")
+    classes = sum(not each.pooled for each in page.ranked)
+    which = f"the {classes} classes" if classes == len(page.classes) else f"the {classes} worst classes"
+    words = (
+        f"For a class, pictures are sorted by its probability, and a threshold is moved down. Grey: all decisions"
+        f" pooled. Colours: {which}, lowest average precision first. Dashed: chance."
+        " Below the plots: average precision / area under ROC; the intervals of their means stand above."
+    )
+    return join(element("p", words, class_="soft"), draw_ranking(page.ranked, page.title))
+
+
 def _classes(page: ScoresPage) -> Markup:
     rows = [
-        _line(each.label, (f"{each.pictures:,}", *(wording.percent(figure, unit=False) for figure in each.figures)))
+        line(each.label, (f"{each.pictures:,}", *(wording.percent(figure, unit=False) for figure in each.figures)))
         for each in page.classes
     ]
-    return _table(("Class", "Pictures", *(f"{name}, %" for name in page.columns)), rows, "Figures by class")
+    heads = ("Class", "Pictures", *(f"{name}, %" for name in page.columns))
+    return table(heads, rows, "Figures by class", "narrow")
 
 
-def _worst(pictures: Sequence[WorstPicture]) -> Markup:
+def _worst(worst: Sequence[WorstPicture]) -> Markup:
     words = "Shown as the network sees them. A high loss is a wrong answer given with conviction, or a wrong label."
-    figures = [
-        element(
-            "figure",
-            image(each.id, each.image),
-            element(
-                "figcaption",
-                element("strong", each.label),
-                f" {wording.percent(each.label_probability)}, called ",
-                element("strong", each.answer),
-                f" {wording.percent(each.answer_probability)}; loss {each.loss:.2f}: {each.id}",
-            ),
-        )
-        for each in pictures
-    ]
-    return join(element("p", words, class_="soft"), element("div", *figures, class_="worst"))
+    return join(
+        element("p", words, class_="soft"),
+        pictures([(each.id, each.image, _below(each)) for each in worst], "worst"),
+    )
+
+
+def _below(each: WorstPicture) -> Markup:
+    return join(
+        element("strong", each.label),
+        f" {wording.percent(each.label_probability)}, called ",
+        element("strong", each.answer),
+        f" {wording.percent(each.answer_probability)}; loss {each.loss:.2f}: {each.id}",
+    )

@@ -10,15 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgecnn.spec import Preprocess
-from edgecnn.train.augment_color import add_noise, random_blur, random_erase, shift_channels, shift_hue
-from edgecnn.train.augment_geometry import flip_vertical, random_affine
+from edgecnn.train.augment_color import add_noise, grey, random_blur, random_erase, shift_channels, shift_hue
+from edgecnn.train.augment_geometry import Border, flip_vertical, random_affine
 from edgecnn.train.augment_randaug import rand_augment
 from edgecnn.train.augment_trivial import trivial_augment
 from edgecnn.train.config import TrainConfig
 
 # Aspect ratios of random resized crops; the usual 3/4 to 4/3 (Szegedy et al., arXiv:1409.4842, section 6).
 MAX_ASPECT = 4 / 3
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright each channel looks
 
 
 def normalize(images: Tensor, p: Preprocess) -> Tensor:
@@ -43,9 +42,9 @@ def augment(images: Tensor, config: TrainConfig, p: Preprocess, generator: torch
     if config.flip_vertical:
         images = flip_vertical(images, generator)
     pixels = images.permute(0, 3, 1, 2).float()
-    mean = [255 * level for level in p.mean]
+    border = Border(config.fill, [255 * level for level in p.mean])
     if config.rotate or config.zoom or config.shear:
-        pixels = random_affine(pixels, config.rotate, config.zoom, config.shear, generator, config.fill, mean)
+        pixels = random_affine(pixels, config.rotate, config.zoom, config.shear, generator, border)
     if config.crop_scale is not None:
         pixels = random_resized_crop(pixels, config.crop_scale, generator)
     if config.jitter:
@@ -55,9 +54,9 @@ def augment(images: Tensor, config: TrainConfig, p: Preprocess, generator: torch
     if config.channel_shift:
         pixels = shift_channels(pixels, config.channel_shift, generator)
     if config.trivial:
-        pixels = trivial_augment(pixels, generator, config.fill, mean)
+        pixels = trivial_augment(pixels, generator, border)
     if config.randaug:
-        pixels = rand_augment(pixels, config.randaug, config.randaug_strength, generator, config.fill, mean)
+        pixels = rand_augment(pixels, config.randaug, config.randaug_strength, generator, border)
     if config.blur:
         pixels = random_blur(pixels, config.blur, generator)
     if config.noise:
@@ -132,11 +131,10 @@ def color_jitter(pixels: Tensor, strength: float, generator: torch.Generator) ->
     """
     factors = 1 + strength * (2 * torch.rand((3, pixels.shape[0], 1, 1, 1), generator=generator) - 1)
     brightness, contrast, saturation = factors.to(pixels.device)
-    luma = torch.tensor(LUMA, device=pixels.device).view(3, 1, 1)
     pixels = pixels * brightness
-    grey = (pixels * luma).sum(1, keepdim=True)
-    pixels = grey + (pixels - grey) * saturation
-    level = grey.mean((2, 3), keepdim=True)
+    bright = grey(pixels)
+    pixels = bright + (pixels - bright) * saturation
+    level = bright.mean((2, 3), keepdim=True)
     contrasted: Tensor = level + (pixels - level) * contrast
     return contrasted.clamp(0, 255)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,21 @@ from torch import Tensor
 PADDING = {"reflect": "reflection", "nearest": "border", "constant": "zeros"}
 """What stands outside of the picture -> what grid_sample calls it."""
 GREY = (127.5, 127.5, 127.5)
+
+
+@dataclass(frozen=True)
+class Border:
+    """What comes into view beyond the picture.
+
+    ``fill`` is ``reflect`` (its mirror image), ``nearest`` (the border pixel repeated) or ``constant``: ``colour``,
+    three levels in the units of the pixels.
+    """
+
+    fill: str = "reflect"
+    colour: Sequence[float] = GREY
+
+
+MIRRORED = Border()
 
 
 def flip_vertical(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -25,16 +41,15 @@ def random_affine(
     zoom: float,
     shear: float,
     generator: torch.Generator,
-    fill: str = "reflect",
-    colour: Sequence[float] = GREY,
+    border: Border = MIRRORED,
 ) -> Tensor:
     """Rotate by up to ``rotate`` degrees, scale by 1 - ``zoom`` to 1 + ``zoom``, shear by up to ``shear`` degrees.
 
     All three are drawn per picture, evenly, and done in one bilinear resampling about the centre.
-    pixels (N, 3, H, W) float in 0..255 -> the same shape and range. For ``fill`` and ``colour`` see ``warp``.
+    pixels (N, 3, H, W) float in 0..255 -> the same shape and range.
     """
     angle, scale, slant = 2 * torch.rand((3, len(pixels)), generator=generator) - 1
-    return warp(pixels, affine_matrices(rotate * angle, 1 + zoom * scale, shear * slant), fill=fill, colour=colour)
+    return warp(pixels, affine_matrices(rotate * angle, 1 + zoom * scale, shear * slant), border=border)
 
 
 def affine_matrices(angle: Tensor, scale: Tensor, shear: Tensor) -> Tensor:
@@ -49,22 +64,14 @@ def affine_matrices(angle: Tensor, scale: Tensor, shear: Tensor) -> Tensor:
     return torch.stack([first, torch.stack([sin, cos], 1)], 1)
 
 
-def warp(
-    pixels: Tensor,
-    matrices: Tensor,
-    offsets: Tensor | None = None,
-    fill: str = "reflect",
-    colour: Sequence[float] = GREY,
-) -> Tensor:
+def warp(pixels: Tensor, matrices: Tensor, offsets: Tensor | None = None, border: Border = MIRRORED) -> Tensor:
     """Each pixel taken from ``matrix @ place + offset`` of its picture, places counted in pixels from the centre.
 
     Args:
         pixels: (N, 3, H, W) float -> the same shape, stored channels last.
         matrices: (N, 2, 2), acting on (x right, y down).
         offsets: (N, 2), in pixels; ``None``: zero.
-        fill: what is outside of the picture: ``reflect`` (its mirror image), ``nearest`` (the border pixel repeated)
-            or ``constant`` (``colour``).
-        colour: three levels in the units of ``pixels``.
+        border: what is outside of the picture.
     """
     n, _, height, width = pixels.shape
     # affine_grid counts from -1 to 1 along either side, so that x and y have different units unless H = W.
@@ -73,8 +80,9 @@ def warp(
     if offsets is not None:
         theta[:, :, 2] = offsets * torch.tensor([2 / width, 2 / height])
     grid = F.affine_grid(theta.to(pixels.device), list(pixels.shape), align_corners=False)
-    outside = torch.tensor(colour if fill == "constant" else (0.0, 0.0, 0.0), device=pixels.device).view(3, 1, 1)
+    outside = torch.tensor(border.colour if border.fill == "constant" else (0.0, 0.0, 0.0), device=pixels.device)
+    outside = outside.view(3, 1, 1)
     moved: Tensor = F.grid_sample(
-        pixels - outside, grid, mode="bilinear", padding_mode=PADDING[fill], align_corners=False
+        pixels - outside, grid, mode="bilinear", padding_mode=PADDING[border.fill], align_corners=False
     )
     return (moved + outside).contiguous(memory_format=torch.channels_last)

@@ -7,27 +7,20 @@ what the paper took for ResNet-50.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from edgecnn.train import augment_trivial as trivial
-from edgecnn.train.augment_geometry import GREY
+from edgecnn.train.augment_geometry import MIRRORED, Border
 
 SHEAR, TRANSLATION, ROTATION, FACTOR, POSTERIZED_BITS = 0.3, 150 / 331, 30.0, 0.9, 4
 
 
 def rand_augment(
-    pixels: Tensor,
-    operations: int,
-    strength: int,
-    generator: torch.Generator,
-    fill: str = "reflect",
-    colour: Sequence[float] = GREY,
+    pixels: Tensor, operations: int, strength: int, generator: torch.Generator, border: Border = MIRRORED
 ) -> Tensor:
     """Each picture changed ``operations`` times, by an operation drawn evenly: (N, 3, H, W) float in 0..255 before and
-    after. ``strength`` is 0 to 30, its sign is drawn where there is one; ``fill``: see ``warp``.
+    after. ``strength`` is 0 to 30, its sign is drawn where there is one.
     """
     n, level = len(pixels), strength / (trivial.LEVELS - 1)
     shares = level * ranges(min(pixels.shape[2:]))
@@ -35,7 +28,7 @@ def rand_augment(
         operation = torch.randint(len(trivial.OPERATIONS), (n,), generator=generator)
         sign = 2 * torch.randint(2, (n,), generator=generator) - 1
         amount = shares[operation]
-        pixels = trivial.apply_each(pixels, operation, amount, amount * sign, fill, colour)
+        pixels = trivial.apply_each(pixels, operation, amount, amount * sign, border)
     return pixels
 
 

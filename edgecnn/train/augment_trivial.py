@@ -6,13 +6,14 @@ All pictures are (N, 3, H, W) float in 0..255, before and after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgecnn.train.augment_geometry import GREY, warp
+from edgecnn.train.augment_color import grey
+from edgecnn.train.augment_geometry import MIRRORED, Border, affine_matrices, warp
 
 LEVELS = 31  # strengths are 0, 1/30, ... 1
 MAX_SHEAR, MAX_TRANSLATION, MAX_ROTATION, MAX_FACTOR = 0.99, 32.0, 135.0, 0.99
@@ -20,20 +21,16 @@ MIN_BITS = 2
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 
 
-def trivial_augment(
-    pixels: Tensor, generator: torch.Generator, fill: str = "reflect", colour: Sequence[float] = GREY
-) -> Tensor:
-    """Each picture changed by one operation, drawn evenly, at a strength drawn evenly. ``fill``: see ``warp``."""
+def trivial_augment(pixels: Tensor, generator: torch.Generator, border: Border = MIRRORED) -> Tensor:
+    """Each picture changed by one operation, drawn evenly, at a strength drawn evenly."""
     n = len(pixels)
     operation = torch.randint(len(OPERATIONS), (n,), generator=generator)
     strength = torch.randint(LEVELS, (n,), generator=generator) / (LEVELS - 1)
     signed = strength * (2 * torch.randint(2, (n,), generator=generator) - 1)
-    return apply_each(pixels, operation, strength, signed, fill, colour)
+    return apply_each(pixels, operation, strength, signed, border)
 
 
-def apply_each(
-    pixels: Tensor, operation: Tensor, strength: Tensor, signed: Tensor, fill: str, colour: Sequence[float]
-) -> Tensor:
+def apply_each(pixels: Tensor, operation: Tensor, strength: Tensor, signed: Tensor, border: Border) -> Tensor:
     """Each picture changed by its ``operation`` (N,), a number into ``OPERATIONS``; for the rest see ``apply``."""
     changed = pixels.clone()
     for number, name in enumerate(OPERATIONS):
@@ -41,14 +38,14 @@ def apply_each(
         if name == "identity" or not len(group):
             continue
         place = group.to(pixels.device)
-        changed[place] = apply(name, pixels[place], strength[group], signed[group], fill, colour)
+        changed[place] = apply(name, pixels[place], strength[group], signed[group], border)
     return changed
 
 
-def apply(name: str, pixels: Tensor, strength: Tensor, signed: Tensor, fill: str, colour: Sequence[float]) -> Tensor:
+def apply(name: str, pixels: Tensor, strength: Tensor, signed: Tensor, border: Border) -> Tensor:
     """One operation on all pictures: ``strength`` (N,) in 0..1, ``signed`` (N,) the same with a random sign."""
     if name in GEOMETRIC:
-        return warp(pixels, *_geometry(name, signed, min(pixels.shape[2:])), fill=fill, colour=colour)
+        return warp(pixels, *_geometry(name, signed, min(pixels.shape[2:])), border=border)
     amount = signed if name in ("brightness", "color", "contrast", "sharpness") else strength
     return OPERATIONS[name](pixels, amount.to(pixels.device).view(-1, 1, 1, 1)).clamp(0, 255)
 
@@ -58,18 +55,12 @@ def _geometry(name: str, signed: Tensor, side: int) -> tuple[Tensor, Tensor]:
     matrices, offsets = torch.eye(2).repeat(len(signed), 1, 1), torch.zeros(len(signed), 2)
     axis = int(name.endswith("_y"))
     if name == "rotate":
-        turn = torch.deg2rad(MAX_ROTATION * signed)
-        matrices[:, 0, 0] = matrices[:, 1, 1] = turn.cos()
-        matrices[:, 0, 1], matrices[:, 1, 0] = -turn.sin(), turn.sin()
+        matrices = affine_matrices(MAX_ROTATION * signed, torch.ones_like(signed), torch.zeros_like(signed))
     elif name.startswith("shear"):
         matrices[:, axis, 1 - axis] = MAX_SHEAR * signed
     else:
         offsets[:, axis] = min(MAX_TRANSLATION, side / 3) * signed
     return matrices, offsets
-
-
-def _grey(pixels: Tensor) -> Tensor:
-    return (pixels * torch.tensor((0.299, 0.587, 0.114), device=pixels.device).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def _identity(pixels: Tensor, amount: Tensor) -> Tensor:
@@ -86,11 +77,11 @@ def _brightness(pixels: Tensor, amount: Tensor) -> Tensor:
 
 
 def _color(pixels: Tensor, amount: Tensor) -> Tensor:
-    return _blend(pixels, _grey(pixels), amount)
+    return _blend(pixels, grey(pixels), amount)
 
 
 def _contrast(pixels: Tensor, amount: Tensor) -> Tensor:
-    return _blend(pixels, _grey(pixels).mean((2, 3), keepdim=True), amount)
+    return _blend(pixels, grey(pixels).mean((2, 3), keepdim=True), amount)
 
 
 def _sharpness(pixels: Tensor, amount: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file each, replaced atomically, tensors and JSON together.
 
 The file's header carries the JSON (epoch, history, settings), so tensors and numbers can never be of different epochs,
-and no pickle is involved.
+and no pickle is involved. It also carries a checksum of both: a disk or a copy can change a file without making it
+shorter.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from edgecnn import disk
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import BundleError
 from edgecnn.spec import Preprocess
-from edgecnn.train import disk
 from edgecnn.train.config import TrainConfig, without_later
 from edgecnn.train.feed import Pictures
 
-STATE = "state"
+STATE, CHECKSUM = "state", "sha256"
 
 Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors and JSON state."""
@@ -52,8 +53,9 @@ def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *
     renamings, the old one as ``previous``. Raises WriteError, with both as they were, when there is no room.
     """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    text = json.dumps(state)
     with disk.replacing(path, previous) as temporary:
-        save_file(plain, temporary, metadata={STATE: json.dumps(state)})
+        save_file(plain, temporary, metadata={STATE: text, CHECKSUM: checksum(plain, text)})
 
 
 def read(path: Path) -> Checkpoint:
@@ -62,11 +64,23 @@ def read(path: Path) -> Checkpoint:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        return tensors, json.loads(metadata[STATE])
+        text = metadata[STATE]
+        if CHECKSUM in metadata and checksum(tensors, text) != metadata[CHECKSUM]:  # older ones have none
+            raise ValueError("its contents changed since it was written (the checksum is another)")
+        return tensors, json.loads(text)
     except (SafetensorError, KeyError, ValueError) as error:
         raise BundleError(
             f"{path} is not a usable checkpoint: {error}", hint=f"delete {path.parent} to start training again"
         ) from error
+
+
+def checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 over names, types, shapes and bytes of the tensors, which are contiguous and on the CPU, and the text."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_newest(last: Path, previous: Path, tell: Callable[[str], None]) -> Checkpoint | None:

@@ -11,11 +11,24 @@ from edgecnn.errors import UsageError
 
 OPTIMIZERS = ("sgd", "adamw", "rmsprop")
 SCHEDULES = ("cosine", "linear", "step", "one_cycle", "constant", "plateau")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
-LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1, "stream": None, "shuffle": 16384}
+LATER = {
+    "randaug": 0,
+    "randaug_strength": 9,
+    "repeat": 1,
+    "stream": None,
+    "shuffle": 16384,
+    "frozen_bn": False,
+    "albumentations": None,
+    "compile": False,
+    "deterministic": False,
+    "sam": 0.0,
+    "hint_weight": 0.0,
+    "hints": "auto",
+}
 """Settings that came when trainings were under way, and their values where nothing changed for those."""
 
 
@@ -59,6 +72,9 @@ class TrainConfig:
             arXiv:1901.09335). Batch and number of steps stay, so an epoch sees 1 / ``repeat`` of the pictures.
         shuffle: pictures that are shuffled at a time where the set is streamed (``order.streamed_order``); where it
             is not, all are.
+        albumentations: a pipeline of Albumentations that the uint8 pictures go through one by one, before all of the
+            other operations that are on (``flip`` is by default), as a list of ``{name: arguments}``
+            (``transforms.described`` makes it of other forms); ``None``: none.
         mixup: alpha of the Beta distribution that mixup draws its shares from (arXiv:1710.09412); 0: none.
         cutmix: the same for CutMix (arXiv:1905.04899); with both, each batch takes one of them.
         views: the augmentation of the pictures repeats after so many epochs, so that a teacher's logits can be kept;
@@ -71,15 +87,27 @@ class TrainConfig:
         balance: weight each class by the inverse of how often it occurs.
         distill_weight: share of the loss against the teacher's logits, where there is a teacher.
         temperature: softens both before they are compared (``losses.distillation_loss``).
+        hint_weight: weight of the loss against maps inside the teacher (``hints.py``); 0: none.
+        hints: which maps: ``student.block=teacher.block``, several joined by commas; ``auto`` takes the last block of
+            both at each size that both have.
         accumulate: each step's batch goes through the network in so many parts, one after the other, to save memory:
             the gradient is that of the whole batch, but batch normalization sees one part at a time.
         sync_bn: where several processes train (``distributed.py``), batch normalization sees the pictures of all of
             them, as one process would; otherwise its own part, and the running statistics are averaged.
+        frozen_bn: batch normalization keeps the statistics it starts with, see ``freezing.set_training``.
         schedule: how the learning rate goes after the warm-up, see ``schedule.lr_factor``.
         l1: weight of the sum of absolute weights in the loss; it drives weights to zero, where pruning finds them.
         layer_decay: each block has this times the rate of the block behind it; 1: all learn alike.
         clip_norm: gradients longer than this, over all weights, are scaled down to it; ``None``: never.
-        precision: ``bf16`` runs under autocast; ``auto`` takes it where a few timed steps show that it is faster.
+        sam: radius rho of sharpness-aware minimization (Foret et al., arXiv:2010.01412), see ``update.py``; 0: none.
+            Each step takes twice as long.
+        precision: ``bf16`` and ``fp16`` run under autocast. fp16 is for GPUs, and scales the loss (``update.py``).
+            ``auto`` is bf16 on a GPU that has it and else fp16; on a CPU it is bf16 where a few timed steps show that
+            it is faster.
+        compile: ``torch.compile`` the steps (``compiling.py``). It takes minutes at the start and needs a C++ compiler,
+            on a GPU triton.
+        deterministic: only algorithms that give the same bits each time on a GPU, too, where most have a faster
+            one that does not; operations that have no such algorithm are refused. A CPU needs none of it.
         patience: stop after so many epochs without a better validation accuracy; ``None``: never.
         seed: decides order, augmentation and dropout.
         device: ``auto`` is CUDA where there is one.
@@ -116,6 +144,7 @@ class TrainConfig:
     randaug_strength: int = 9
     repeat: int = 1
     shuffle: int = 16384
+    albumentations: list[dict[str, Any]] | None = None
     mixup: float = 0.0
     cutmix: float = 0.0
     views: int = 0
@@ -126,20 +155,26 @@ class TrainConfig:
     balance: bool = False
     distill_weight: float = 0.9
     temperature: float = 4.0
+    hint_weight: float = 0.0
+    hints: str = "auto"
     schedule: str = "cosine"
     l1: float = 0.0
     layer_decay: float = 1.0
     clip_norm: float | None = None
     accumulate: int = 1
     sync_bn: bool = False
+    frozen_bn: bool = False
+    sam: float = 0.0
     precision: str = "auto"
+    compile: bool = False
+    deterministic: bool = False
     patience: int | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values no run can have. Raises UsageError naming all of them."""
+        """Refuse values no run can have, alone or together. Raises UsageError naming all of them."""
         wrong = [name for name, fine in _checks(self).items() if not fine]
         if wrong:
             raise UsageError(
@@ -153,6 +188,9 @@ class TrainConfig:
                 "randaug_strength 30; batch_size is a multiple of repeat; "
                 "each of accumulate's parts has at least 2 pictures",
             )
+
+        if trouble := _contradiction(self):
+            raise UsageError(f"these training settings contradict each other: {trouble[0]}", hint=trouble[1])
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON values."""
@@ -179,6 +217,19 @@ def without_later(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
     return {name: without_later(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
+
+
+def _contradiction(c: TrainConfig) -> tuple[str, str] | None:
+    """What two settings that are each possible cannot do together, and the way out."""
+    if c.compile and c.sync_bn:
+        return "sync_bn exchanges numbers inside the network, which compile cannot do", "leave one of them out"
+    if c.hint_weight and c.compile:
+        return "hint_weight takes maps out of the network, which compile cannot do", "leave one of them out"
+    if c.hint_weight and c.views:
+        return "views keeps the teacher's logits, and hint_weight needs its maps at every step", "set views to 0"
+    if c.hint_weight and c.low_size is not None:
+        return "low_size makes the student's maps smaller than the teacher's hints", "leave low_size out"
+    return None
 
 
 def _checks(c: TrainConfig) -> dict[str, bool]:
@@ -221,8 +272,10 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
         "focal_gamma": c.focal_gamma >= 0,
         "distill_weight": 0 <= c.distill_weight <= 1,
         "temperature": c.temperature > 0,
+        "hint_weight": c.hint_weight >= 0,
         "accumulate": 1 <= c.accumulate <= max(1, c.batch_size // 2),
         "clip_norm": c.clip_norm is None or c.clip_norm > 0,
+        "sam": c.sam >= 0,
         "low_size": c.low_size is None or c.low_size >= 1,
         "low_epochs": c.low_epochs >= 0,
         "precision": c.precision in PRECISIONS,

@@ -34,7 +34,7 @@ STANDARD_ERRORS = 2.0  # a gap must exceed so many of the validation accuracy's
 
 STRONG = (
     *("crop_scale", "jitter", "cutout", "rotate", "zoom", "shear", "blur", "erase", "trivial", "randaug", "mixup"),
-    "cutmix",
+    *("cutmix", "albumentations"),
 )
 """Settings that make training pictures much harder than validation pictures; mirroring and shifting do not."""
 
@@ -99,7 +99,7 @@ def diagnose(rows: Sequence[Mapping[str, Any]], setup: Setup | None = None) -> l
     found = [wrong_lr(h), overfitting(h, known), patience_exhausted(h, known), not_converged(h, known)]
     found += [leak(h, known)]
     if not any(found):
-        found.append(underfitting(h))  # the last explanation: nothing else accounts for a low accuracy
+        found.append(underfitting(h, known))  # the last explanation: nothing else accounts for a low accuracy
     return [finding for finding in found if finding is not None]
 
 
@@ -141,14 +141,14 @@ def overfitting(h: _History, setup: Setup) -> Finding | None:
     return Finding("overfitting", words, advice + "more weight decay, or a smaller network")
 
 
-def underfitting(h: _History) -> Finding | None:
+def underfitting(h: _History, setup: Setup) -> Finding | None:
     """Neither part is learned, and the curves have ended."""
     train, val = h.end(h.train), h.end(h.val)
     if val >= UNDERFIT_TOP1 or train - val > UNDERFIT_GAP:
         return None
     words = f"only {_percent(train)} right on training and {_percent(val)} on validation pictures, and no longer rising"
-    advice = "try a wider network, larger pictures, pretrained weights, another learning rate or weaker augmentation"
-    return Finding("underfitting", words, advice)
+    advice = "try a wider network, larger pictures, pretrained weights or another learning rate"
+    return Finding("underfitting", words, advice if setup.weak_augmentation else advice + ", and weaker augmentation")
 
 
 def not_converged(h: _History, setup: Setup) -> Finding | None:

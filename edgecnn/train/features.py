@@ -52,8 +52,9 @@ def extract(
     """
     classifier = _classifier(model)
     device = classifier.weight.device
+    features = np.empty((len(images), classifier.in_features), np.float32)
     taken: list[Tensor] = []
-    hook = classifier.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].float().cpu()))
+    hook = classifier.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
     was_training = model.training
     model.eval()
     starts = range(0, len(images), batch_size)
@@ -62,12 +63,13 @@ def extract(
             for done, start in enumerate(starts, 1):
                 batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
                 model(normalize(batch.flip(2) if mirrored else batch, p))
+                features[start : start + batch_size] = taken.pop().float().cpu().flatten(1).numpy()
                 if on_batch is not None:
                     on_batch(done, len(starts))
     finally:
         hook.remove()
         model.train(was_training)
-    return torch.cat(taken).flatten(1).numpy()
+    return features
 
 
 def fit_head(

@@ -35,12 +35,17 @@ def train_only_last(model: nn.Module, blocks: int) -> list[str]:
     return trained
 
 
-def set_training(model: nn.Module) -> None:
-    """Training mode, but for batch norms that are frozen: those go on using, and keep, the statistics they have."""
+def set_training(model: nn.Module, *, frozen_bn: bool = False) -> None:
+    """Training mode, but for batch norms that are frozen: those go on using, and keep, the statistics they have.
+
+    With ``frozen_bn`` that is all of them, while their scales and shifts are trained. A pretrained network then starts
+    from the features its classifier was fitted to; with the statistics of a small batch of other pictures it would not.
+    """
     model.train()
     for module in model.modules():
         own = list(module.parameters(recurse=False))
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and own and not any(each.requires_grad for each in own):
+        frozen = frozen_bn or (own and not any(each.requires_grad for each in own))
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and frozen:
             module.eval()
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from edgecnn import disk
 from edgecnn.catalog import require
-from edgecnn.train import disk
 
 COLUMNS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "images_per_second", "seconds")
 Row = dict[str, Any]

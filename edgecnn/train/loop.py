@@ -16,12 +16,12 @@ from edgecnn.spec import Preprocess
 from edgecnn.train import checkpoint, history, stopping
 from edgecnn.train.allocator import keep_freed_memory
 from edgecnn.train.config import TrainConfig
-from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
 from edgecnn.train.feed import Pictures
 from edgecnn.train.keeping import Keeping
-from edgecnn.train.run import BEST, LAST, PREVIOUS, OnStep, Run, own_settings
+from edgecnn.train.machine import own_settings
+from edgecnn.train.run import BEST, LAST, PREVIOUS, OnStep, Run
 from edgecnn.train.sync_bn import synchronized
 
 __all__ = ["BEST", "LAST", "PREVIOUS", "OnStep", "TrainResult", "fit"]
@@ -32,7 +32,10 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training ended: ``best_top1`` as a fraction of the validation pictures, ``seconds`` over all restarts."""
+    """How a training ended: ``best_top1`` as a fraction of the validation pictures, ``seconds`` over all restarts.
+
+    ``skipped_steps`` changed no weights, because fp16 gradients overflowed.
+    """
 
     best_top1: float
     best_epoch: int
@@ -40,7 +43,8 @@ class TrainResult:
     history: list[history.Row]
     seconds: float
     precision: str
-    skipped: int = 0  # pictures of a stream that were broken
+    skipped_steps: int = 0
+    skipped_images: int = 0  # of a stream, because they are broken
 
 
 def fit(
@@ -73,7 +77,7 @@ def fit(
         teacher: a trained network whose logits are learned too, with ``distill_weight`` and ``temperature``.
         on_epoch: called with the history row after each epoch (``history.format_epoch`` makes a log line of it).
         on_step: called with (epoch, step, steps of the epoch), all 1-based, after each step.
-        tell: called with a line when a damaged checkpoint had to be left aside.
+        tell: called with a line when a damaged checkpoint had to be left aside, or fp16 steps were skipped.
         world: the processes that train together, each of which calls this; the leader alone writes to ``workdir``.
 
     Raises:
@@ -104,26 +108,42 @@ def fit(
         del kept  # as large as the network and its optimizer
         keeping = Keeping(run, workdir, identity, stop)
         while run.progress.epoch < config.epochs and not run.out_of_patience():
-            with fast_depthwise(run.model, run.device), synchronized(run.model, world, config.sync_bn):
-                row = run.one_epoch(stop.watching(on_step, keeping.steps), keeping.due, keeping.keep)
-            loss, top1 = run.validate(val)
-            if not math.isfinite(loss):
-                raise stopping.not_finite_validation(loss, row["epoch"], row["lr"])
-            row |= {"val_loss": loss, "val_top1": top1, "seconds": row["seconds"] + run.lap()}
-            run.record({name: row[name] for name in history.COLUMNS}, workdir, identity)
-            scalars.add(run.progress.history[-1])
+            row = _one_epoch(run, val, stop.watching(on_step, keeping.steps), keeping)
+            run.record(row, workdir, identity)
+            scalars.add(row)
             if on_epoch is not None:
-                on_epoch(run.progress.history[-1])
+                on_epoch(row)
             keeping.tell_skipped(tell)
             stop.after_epoch(run.progress.epoch, config.epochs)
         tensors, _ = checkpoint.read(workdir / BEST)
         checkpoint.load_model(model, tensors, "")
         model.cpu().eval()
-    done = run.progress
     if world.leader:
-        history.draw_curves(workdir / "curves.png", done.history)
+        history.draw_curves(workdir / "curves.png", run.progress.history)
     world.barrier()  # the leader's caller may remove the folder that others still read
+    return _result(run, tell)
+
+
+def _one_epoch(run: Run, val: ImageTensors, on_step: OnStep, keeping: Keeping) -> history.Row:
+    """Train for an epoch, then validate. Raises UsageError when either loss is no number."""
+    with run.faster(), synchronized(run.model, run.world, run.config.sync_bn):
+        row = run.one_epoch(on_step, keeping.due, keeping.keep)
+    loss, top1 = run.validate(val)
+    if not math.isfinite(loss):
+        raise stopping.not_finite_validation(loss, row["epoch"], row["lr"])
+    row |= {"val_loss": loss, "val_top1": top1, "seconds": row["seconds"] + run.lap()}
+    return {name: row[name] for name in history.COLUMNS}
+
+
+def _result(run: Run, tell: Tell) -> TrainResult:
+    done, skipped = run.progress, int(run.progress.scaler.get("skipped", 0))
+    if skipped:
+        tell(
+            f"fp16: {skipped} of {done.epoch * run.steps} steps were skipped because gradients overflowed; "
+            "a few at the start are normal"
+        )
     seconds = sum(row["seconds"] for row in done.history)
+    broken = len(done.skipped)
     return TrainResult(
-        done.best_top1, done.best_epoch, done.epoch, done.history, seconds, done.precision, len(done.skipped)
+        done.best_top1, done.best_epoch, done.epoch, done.history, seconds, done.precision, skipped, broken
     )

@@ -20,18 +20,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgecnn import disk
 from edgecnn.catalog import require
 from edgecnn.errors import InconclusiveError
 from edgecnn.spec import Preprocess
-from edgecnn.train import disk
 from edgecnn.train.config import TrainConfig
-from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
 from edgecnn.train.feed import Batch, Pictures
 from edgecnn.train.freezing import set_training
+from edgecnn.train.machine import own_settings
 from edgecnn.train.optimizer import set_rate
-from edgecnn.train.run import Run, own_settings
+from edgecnn.train.run import Run
 
 LOW, HIGH, STEPS = 1e-6, 10.0, 100
 REACH = 3  # the smoothed loss is the mean over so many steps before and behind
@@ -94,7 +94,7 @@ def find_lr(
     with own_settings(settings):
         run = Run(copy.deepcopy(model), train, p, settings, teacher, World())
         run.resume_or_prepare(None, Path(), "")
-        set_training(run.model)
+        set_training(run.model, frozen_bn=run.config.frozen_bn)
         batches = _batches(run)
 
         def step(rate: float) -> float:
@@ -104,7 +104,7 @@ def find_lr(
                 on_step(1, taken + 1, STEPS)
             return run.step(chosen, taken, generator)[0]
 
-        with fast_depthwise(run.model, run.device):
+        with run.faster():
             return sweep(step)
 
 

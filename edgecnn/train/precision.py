@@ -1,4 +1,4 @@
-"""Whether bf16 autocast pays on this machine: measured, not guessed."""
+"""Which precision a training computes in: on a CPU measured, not guessed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ TIMED_STEPS = 3
 
 
 def choose_precision(asked: str, model: nn.Module, example: torch.Tensor, num_classes: int) -> str:
-    """``fp32`` or ``bf16``. ``auto`` times a few steps of both on a copy of ``model``; ``example`` is one batch.
+    """``fp32``, ``bf16`` or ``fp16``. ``auto`` is bf16 on a GPU that has it, and fp16 on an older one.
 
-    CPUs without AVX-512 only emulate bf16, slowly, so there it is not even tried.
+    On a CPU it times a few steps of fp32 and bf16 on a copy of ``model``; ``example`` is one batch. CPUs without
+    AVX-512 only emulate bf16, slowly, so there it is not even tried.
     """
     if asked != "auto":
         return asked
-    on_cpu = example.device.type == "cpu"
-    if on_cpu and torch.backends.cpu.get_cpu_capability() not in ("AVX512", "AMX"):
-        return "fp32"
-    if not on_cpu and not torch.cuda.is_bf16_supported():
+    if example.device.type != "cpu":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX512", "AMX"):
         return "fp32"
     seconds = {kind: _step_seconds(copy.deepcopy(model), example, num_classes, kind) for kind in ("fp32", "bf16")}
     return "bf16" if seconds["bf16"] * WORTHWHILE < seconds["fp32"] else "fp32"
@@ -30,7 +30,8 @@ def choose_precision(asked: str, model: nn.Module, example: torch.Tensor, num_cl
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The context a forward pass runs in."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
 def _step_seconds(model: nn.Module, example: torch.Tensor, num_classes: int, precision: str) -> float:
@@ -43,8 +44,6 @@ def _step_seconds(model: nn.Module, example: torch.Tensor, num_classes: int, pre
         with autocast(precision, example.device):
             loss = nn.functional.cross_entropy(model(example).float(), labels)
         torch.autograd.backward(loss)
-        if example.device.type == "cuda":
-            torch.cuda.synchronize()
         if step > 0:
             fastest = min(fastest, time.perf_counter() - start)
     return fastest

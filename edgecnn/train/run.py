@@ -6,10 +6,9 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,11 @@ from torch import Tensor, nn
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Preprocess
-from edgecnn.train import checkpoint, history, stopping
+from edgecnn.train import checkpoint, compiling, hints, history, machine, stopping
 from edgecnn.train.augment import augment, shrink
+from edgecnn.train.augment_albumentations import Pipeline, seeds_of
 from edgecnn.train.config import TrainConfig
+from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World, parts
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
@@ -27,43 +28,18 @@ from edgecnn.train.feed import Batch, Pictures, feed_of
 from edgecnn.train.freezing import set_training
 from edgecnn.train.losses import class_weights, loss_of_part
 from edgecnn.train.mixing import mix
-from edgecnn.train.optimizer import absolute_sum, make_optimizer, set_rate
+from edgecnn.train.optimizer import make_optimizer, set_rate
 from edgecnn.train.precision import autocast, choose_precision
+from edgecnn.train.progress import Begun, Progress
 from edgecnn.train.schedule import WeightAverage, lr_factor, plateau_factor
+from edgecnn.train.update import Update
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
-WEIGHTS, AVERAGE, OPTIMIZER = "model/", "average/", "optimizer/"
+WEIGHTS, AVERAGE, OPTIMIZER, REGRESSORS = "model/", "average/", "optimizer/", "regressors/"
 
 OnStep = Callable[[int, int, int], None]
 Due = Callable[[int], bool]
 """Whether the training is to be kept after so many steps of an epoch."""
-
-
-@dataclass
-class _Begun:
-    """What an epoch has come to after some of its steps: loss and hits summed over them and over all processes."""
-
-    steps: int = 0
-    loss_sum: float = 0.0
-    correct: float = 0.0
-    seconds: float = 0.0
-
-
-@dataclass
-class _Progress:
-    """Where the run stands: everything about it that is not a tensor."""
-
-    precision: str
-    history: list[history.Row]
-    best_top1: float = -1.0
-    best_epoch: int = 0
-    skipped: list[int] = field(default_factory=list)
-    begun: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def epoch(self) -> int:
-        """Epochs done."""
-        return len(self.history)
 
 
 class Run:
@@ -79,23 +55,30 @@ class Run:
         world: World,
     ) -> None:
         self.config, self.p, self.teacher, self.world = config, p, teacher, world
-        self.device = world.device(pick_device(config.device))
+        self.device = world.device(machine.check(config))
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.feed = feed_of(train, config, world)
         self.labels = self.feed.labels
+        self.pipeline = Pipeline(config.albumentations, config.threads) if config.albumentations else None
         blank = torch.zeros(1, self.feed.shape[-1], *self.feed.shape[:2], device=self.device)
         with torch.no_grad():
             self.classes = self.model.eval()(blank).shape[1]
         self.class_weights = class_weights(self.labels, self.classes).to(self.device) if config.balance else None
         if teacher is not None:
             teacher.to(self.device)
-        self.network = world.spread(self.model)
+        self.hints = hints.attach(self.model, p.size, teacher, config)
+        trained = self.model if self.hints is None else self.hints.to(self.device)
+        self.network = world.spread(trained)
+        self.forward = compiling.compiled(self.network) if config.compile else self.network
         self.optimizer = make_optimizer(model, config)
+        if self.hints is not None:
+            self.optimizer.add_param_group({"params": [*self.hints.regressors.parameters()], "weight_decay": 0.0})
+        self.update = Update(model, self.optimizer, config, trained)
         self.average = WeightAverage(model, config.ema) if config.ema is not None else None
         self.batch_size = min(config.batch_size, len(train) // config.repeat * config.repeat)
         world.check_batch(self.batch_size, config.accumulate)
         self.steps = len(train) // self.batch_size
-        self.progress = _Progress(config.precision, [])
+        self.progress = Progress(config.precision, [])
         self._since = time.perf_counter()
 
     def resume_or_prepare(self, kept: checkpoint.Checkpoint | None, workdir: Path, identity: str) -> None:
@@ -111,8 +94,11 @@ class Run:
             checkpoint.load_optimizer(self.optimizer, tensors, OPTIMIZER)
             if self.average is not None:
                 checkpoint.load_model(self.average.model, tensors, AVERAGE)
-            self.progress = _Progress(**state)
+            if self.hints is not None:
+                checkpoint.load_model(self.hints.regressors, tensors, REGRESSORS)
+            self.progress = Progress(**state)
             self.feed.skipped.update(self.progress.skipped)
+            self.update.prepare(self.progress.precision, self.device, self.progress.scaler)
             return
         example = augment(self.feed.some(self.batch_size).to(self.device), self.config, self.p, self._generator(0))
         if int(self.labels.max()) >= self.classes:
@@ -123,6 +109,7 @@ class Run:
         example = example[parts(self.world.share(len(example)), self.config.accumulate)[0]]
         precision = choose_precision(self.config.precision, self.model, example, self.classes)
         self.progress.precision = self.world.leaders(precision)
+        self.update.prepare(self.progress.precision, self.device, {})
 
     def one_epoch(self, on_step: OnStep | None, due: Due, keep: Callable[[], None]) -> history.Row:
         """Train on every picture once (but an incomplete last batch, and ``repeat`` times on some where that is set);
@@ -130,7 +117,7 @@ class Run:
         """
         epoch, begun, lr = self.progress.epoch, self._begun(), 0.0
         self.lap()
-        set_training(self.model)
+        set_training(self.model, frozen_bn=self.config.frozen_bn)
         for step, (batch, generator) in enumerate(self.batches(epoch, begun.steps), begun.steps):
             taken = epoch * self.steps + step
             lr = self._set_lr(taken)
@@ -152,15 +139,17 @@ class Run:
         }
         return {"epoch": epoch + 1, "lr": lr, **figures, "seconds": seconds}
 
-    def _take_down(self, begun: _Begun, steps: int) -> _Begun:
+    def _take_down(self, begun: Begun, steps: int) -> Begun:
         """Bring the progress to where the epoch stands after so many steps; what this process goes on from."""
         loss_sum, correct = self.world.sums([begun.loss_sum, begun.correct])
-        self.progress.begun = asdict(_Begun(steps, loss_sum, correct, begun.seconds + self.lap()))
+        done = self.progress
+        done.begun = asdict(Begun(steps, loss_sum, correct, begun.seconds + self.lap()))
+        done.skipped, done.scaler = sorted(self.feed.skipped), self.update.state()
         return self._begun()
 
-    def _begun(self) -> _Begun:
+    def _begun(self) -> Begun:
         """What the epoch has come to as far as it is kept; the sums over all processes are the leader's."""
-        begun = _Begun(**self.progress.begun)
+        begun = Begun(**self.progress.begun)
         return begun if self.world.leader else replace(begun, loss_sum=0.0, correct=0.0)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Batch, torch.Generator]]:
@@ -174,31 +163,39 @@ class Run:
         it were right: over all processes they sum up to the batch's.
         """
         config = self.config
-        batch = augment(chosen.images.to(self.device), config, self.p, generator)
+        batch = augment(self._pictures(chosen, taken).to(self.device), config, self.p, generator)
         labels = chosen.labels.to(self.device)
         batch, target = mix(batch, labels, self.classes, config, generator)
         mine = self.world.share(len(chosen))
-        wanted = None if self.teacher is None else self._teacher_logits(batch[mine], taken)
+        with nullcontext() if self.hints is None else self.hints.watching():
+            wanted = None if self.teacher is None else self._teacher_logits(batch[mine], taken)
         if config.low_size is not None and taken < config.low_epochs * self.steps:
             batch = shrink(batch, config.low_size)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss_sum, correct = 0.0, 0
-        for part in parts(mine, config.accumulate):
-            with self.world.gradients(self.network, last=part.stop == mine.stop):
-                with autocast(self.progress.precision, self.device):
-                    logits = self.network(batch[part]).float()
-                theirs = None if wanted is None else wanted[part.start - mine.start : part.stop - mine.start]
-                loss = loss_of_part(logits, target, part, config, self.class_weights, theirs)
-                torch.autograd.backward(loss * self.world.size)  # summed over processes, where DDP takes the mean
-            loss_sum, correct = loss_sum + loss.item(), correct + int((logits.argmax(1) == labels[part]).sum())
-        if config.l1:
-            torch.autograd.backward(config.l1 * absolute_sum(self.model))
-        if config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        self.optimizer.step()
+        with compiling.failures_told(config.compile):
+            found = self.update.step(lambda: self._gradients(batch, labels, target, mine, wanted))
         self.world.average_buffers(self.model)
         if self.average is not None:
             self.average.update(self.model, taken)
+        return found
+
+    def _gradients(
+        self, batch: Tensor, labels: Tensor, target: Tensor, mine: slice, wanted: Tensor | None
+    ) -> tuple[float, int]:
+        """Add the gradients of this process's share of the batch, ``mine``, part by part; its loss and hits."""
+        config, loss_sum, correct = self.config, 0.0, 0
+        for part in parts(mine, config.accumulate):
+            rows = slice(part.start - mine.start, part.stop - mine.start)  # of what only this share has
+            with self.world.gradients(self.network, last=part.stop == mine.stop):
+                with autocast(self.progress.precision, self.device):
+                    answer = self.forward(batch[part])
+                logits = (answer if self.hints is None else answer[0]).float()
+                theirs = None if wanted is None else wanted[rows]
+                loss = loss_of_part(logits, target, part, config, self.class_weights, theirs)
+                if self.hints is not None:
+                    share = len(logits) / len(target)
+                    loss = loss + config.hint_weight * share * self.hints.loss(answer[1], rows)
+                self.update.backward(loss * self.world.size)  # summed over processes, where DDP takes the mean
+            loss_sum, correct = loss_sum + loss.item(), correct + int((logits.argmax(1) == labels[part]).sum())
         return loss_sum, correct
 
     def validate(self, val: ImageTensors) -> list[float]:
@@ -214,6 +211,7 @@ class Run:
         done = self.progress
         done.history.append(row)
         done.begun, done.skipped = {}, sorted(self.feed.skipped)
+        done.scaler = self.update.state()
         if row["val_top1"] > done.best_top1:
             done.best_top1, done.best_epoch = row["val_top1"], row["epoch"]
             if self.world.leader:
@@ -230,9 +228,16 @@ class Run:
         tensors |= checkpoint.optimizer_tensors(self.optimizer, OPTIMIZER)
         if self.average is not None:
             tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
-        self.progress.skipped = sorted(self.feed.skipped)
+        if self.hints is not None:
+            tensors |= checkpoint.model_tensors(self.hints.regressors, REGRESSORS)
         state = asdict(self.progress) | {"identity": identity}
         checkpoint.write(workdir / LAST, tensors, state, previous=workdir / PREVIOUS)
+
+    @contextmanager
+    def faster(self) -> Iterator[None]:
+        """Around the steps: layers replaced by faster ones that compute the same."""
+        with nullcontext() if self.config.compile else fast_depthwise(self.model, self.device):
+            yield
 
     def evaluated(self) -> nn.Module:
         """The network whose accuracy counts: the average if there is one."""
@@ -261,7 +266,7 @@ class Run:
         """What the teacher says to the batch of step ``taken``: at full size, also where the student sees less."""
         assert self.teacher is not None
         epoch, step = divmod(taken, self.steps)
-        key = (epoch % self.config.views, step) if self.config.views else None
+        key = (self._view(epoch), step) if self.config.views else None
         return self.teacher.logits(batch, self.p, self.progress.precision, key)
 
     def _generator(self, epoch: int, step: int | None = None) -> torch.Generator:
@@ -271,29 +276,19 @@ class Run:
         place = () if step is None else (step,)
         seed = _seed_of(self.config.seed, epoch, *place)
         torch.manual_seed(seed + 2 * self.world.rank)  # dropout: another in each process
-        view = epoch % self.config.views if self.config.views else epoch
-        return torch.Generator().manual_seed(_seed_of(self.config.seed, view, *place) + 1)
+        return torch.Generator().manual_seed(_seed_of(self.config.seed, self._view(epoch), *place) + 1)
+
+    def _view(self, epoch: int) -> int:
+        """The epoch whose augmentation this one has."""
+        return epoch % self.config.views if self.config.views else epoch
+
+    def _pictures(self, chosen: Batch, taken: int) -> Tensor:
+        """The pictures of step ``taken``, through the pipeline where there is one: (N, H, W, 3) uint8."""
+        if self.pipeline is None:
+            return chosen.images
+        seeds = seeds_of(self.config.seed, self._view(taken // self.steps), chosen.ids)
+        return torch.from_numpy(self.pipeline(chosen.images.numpy(), seeds, chosen.ids))
 
 
 def _seed_of(*numbers: int) -> int:
     return int.from_bytes(hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()[:7], "big")
-
-
-def pick_device(asked: str) -> str:
-    """``cpu`` or ``cuda``. Raises UsageError if CUDA was asked for and is not there."""
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device cuda was asked for, but torch finds none", hint="use device auto or cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
-
-
-@contextmanager
-def own_settings(config: TrainConfig) -> Iterator[None]:
-    """Threads as asked for, and torch's global random state put back afterwards."""
-    threads = torch.get_num_threads()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        torch.set_num_threads(threads)

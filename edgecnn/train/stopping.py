@@ -1,5 +1,8 @@
 """The ways a training ends before its last epoch: somebody asks it to, or the loss is no number any more.
 
+Outside the epochs, while pictures are decoded or a bundle is written, SIGTERM is an exception, as Ctrl-C is: what is
+half written is removed on the way out.
+
 A process that is asked to end (a job's time is up, a container or a machine shuts down) gets SIGTERM and some seconds.
 That is enough to finish the step and say where the training stands; what the epoch had learned so far is learned again.
 """
@@ -14,6 +17,12 @@ from contextlib import contextmanager
 from edgecnn.errors import StoppedError, UsageError
 
 SHOWN_IDS = 5
+
+
+class Terminated(BaseException):
+    """SIGTERM outside the epochs. No ``Exception``: nobody may take it for a failure and go on with something else."""
+
+    exit_code = StoppedError.exit_code
 
 
 class Stop:
@@ -74,6 +83,31 @@ def stopping_on_sigterm() -> Iterator[Stop]:
         signal.signal(signal.SIGTERM, before)
     if stop.asked:
         signal.raise_signal(signal.SIGTERM)
+
+
+@contextmanager
+def leaving_on_sigterm() -> Iterator[None]:
+    """While this is open, SIGTERM ends what is inside with a StoppedError; a second one ends the process at once.
+
+    Nothing changes outside the main thread, or where somebody has decided what SIGTERM means.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def leave(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    except Terminated:
+        raise StoppedError(
+            "stopped by SIGTERM; what was finished is kept, run the same command again to go on from there"
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def not_finite(loss: float, epoch: int, step: int, steps: int, lr: float, ids: Sequence[str]) -> UsageError:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
 from driving import Outcome
 
 Cli = Callable[..., Outcome]
@@ -32,6 +33,12 @@ def test_json_has_everything(cli: Cli, finished_run: Path) -> None:
     assert metrics["top1"]["value"] == facts["top1"] and metrics["top1"]["n"] == facts["images"]
     assert sum(map(sum, metrics["confusion"])) == facts["images"] == sum(each["pictures"] for each in metrics["bins"])
     assert [each["label"] for each in metrics["classes"]] == metrics["labels"] == [str(digit) for digit in range(10)]
+    pooled, *worst = metrics["curves"]
+    assert pooled["label"] is None and len(worst) == 6
+    found = {each["label"]: each["average_precision"] for each in metrics["classes"]}
+    assert [each["label"] for each in worst] == sorted(found, key=lambda name: (found[name], name))[:6]
+    assert all(each["average_precision"] == pytest.approx(found[each["label"]]) for each in worst)
+    assert all(len(each["roc"]) < 200 and each["roc"][-1] == [1.0, 1.0] for each in metrics["curves"])
     losses = [each["loss"] for each in metrics["worst"]]
     assert losses == sorted(losses, reverse=True) and metrics["worst"][0]["id"].startswith("digits/")
     assert "metrics" not in json.loads(cli("evaluate", finished_run / "float", "--json").out)
@@ -44,7 +51,10 @@ def test_the_page(cli: Cli, finished_run: Path, tmp_path: Path) -> None:
     assert len(outcome.out.splitlines()) == 1
     text = page.read_text()
     HTMLParser().feed(text)
-    assert re.findall(r'<section id="(\w+)"', text) == ["figures", "confusion", "calibration", "classes", "worst"]
+    assert re.findall(r'<section id="(\w+)"', text) == [
+        *("figures", "confusion", "calibration", "ranking", "classes", "worst"),
+    ]
+    assert text.count('class="ranked') == 2 * 7 and "the 6 worst classes" in text
     assert text.count('src="data:image/png;base64,iVBOR') == 24
     assert "Confusion matrix of" in text and "Reliability diagram of" in text
     assert re.findall(r'(?:src|href)="(?!data:|#)', text) == [] and "<script" not in text

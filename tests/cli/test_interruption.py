@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -10,9 +11,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from driving import ENVIRONMENT, PRUNE, TRAIN, Outcome, digest, start_cli
 
 from edgecnn import bundle as bundles
+from edgecnn.pipeline import training
 
 Cli = Callable[..., Outcome]
 
@@ -53,6 +56,59 @@ def test_a_killed_pruning_goes_on_and_ends_the_same(cli: Cli, finished_run: Path
     assert "epoch   1/2" not in outcome.err
     assert digest(run / "pruned" / "weights.safetensors") == digest(finished_run / "pruned" / "weights.safetensors")
     assert sorted(each.name for each in run.iterdir()) == ["float", "pruned"]
+
+
+def arrange(monkeypatch: pytest.MonkeyPatch, place: str, happen: Callable[[], None]) -> None:
+    """Let something happen, once, in front of this function of the train step."""
+    whole = getattr(training, place)
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        monkeypatch.setattr(training, place, whole)
+        happen()
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(training, place, interrupted)
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no SIGTERM that a process could answer")
+@pytest.mark.parametrize(
+    ("place", "left"), [("load_split", [".float.work"]), ("write_weights", [".float.work"]), ("opened", [])]
+)
+def test_sigterm_outside_the_epochs_is_told_and_leaves_nothing_half_written(
+    cli: Cli, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, left: list[str]
+) -> None:
+    run = tmp_path / "tiny"
+    arrange(monkeypatch, place, sigterm)
+    outcome = cli("train", "digits", "-o", run, *TRAIN)
+    assert outcome.code == 143 and "Traceback" not in outcome.err and outcome.out == ""
+    last = outcome.err.splitlines()[-1]
+    assert last == "stopped by SIGTERM; what was finished is kept, run the same command again to go on from there"
+    assert [each.name for each in run.iterdir()] == left if left else not run.exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    again = cli("train", "digits", "-o", run, *TRAIN)
+    assert again.code == 0 and ("epoch   3/3" in again.err) == (place != "write_weights")
+    assert digest(run / "float" / "weights.safetensors") == digest(finished_run / "float" / "weights.safetensors")
+
+
+def test_a_disk_that_is_full_when_the_bundle_is_written_costs_no_epoch(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run = tmp_path / "tiny"
+    arrange(monkeypatch, "save_golden", full)
+    outcome = cli("train", "digits", "-o", run, *TRAIN)
+    assert outcome.code == 2 and "Traceback" not in outcome.err
+    assert f"error: {run / 'float'} could not be written: No space left on device; " in outcome.err
+    assert [each.name for each in run.iterdir()] == [".float.work"]
+    again = cli("train", "digits", "-o", run, *TRAIN)
+    assert again.code == 0 and "epoch" not in again.err
+    assert [each.name for each in run.iterdir()] == ["float"]
 
 
 def test_int8_and_pruned_logits_are_the_same_bits_in_a_fresh_process(finished_run: Path) -> None:

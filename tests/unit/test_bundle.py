@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgecnn import bundle as bundles
-from edgecnn.errors import BundleError
+from edgecnn.errors import BundleError, WriteError
 
 
 def facts(**changes: Any) -> dict[str, Any]:
@@ -44,6 +45,35 @@ def test_an_error_inside_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="boom"), bundles.create(tmp_path / "b", **facts()) as draft:
         (draft / "half").write_text("x")
         raise RuntimeError("boom")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no limit on the size of files")
+def test_a_system_that_really_refuses_to_write_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    import resource
+
+    bundle = write(tmp_path / "run" / "float")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(WriteError, match=r"run/pruned could not be written: File too large; .* MB are free") as one:
+            write(tmp_path / "run" / "pruned", b"x" * 100_000)
+        with pytest.raises(WriteError, match=r"model\.onnx could not be written: File too large"):
+            bundles.write_atomically(bundle.exports / "model.onnx", b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "run the same command again" in one.value.hint
+    assert sorted(str(each.relative_to(tmp_path / "run")) for each in (tmp_path / "run").rglob("*")) == [
+        "float", "float/exports", "float/manifest.json", "float/weights.bin",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_read_while_a_bundle_is_written_is_not_called_unwritable(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"photo\.jpg"), bundles.create(tmp_path / "b", **facts()):
+        (tmp_path / "photo.jpg").read_bytes()
+    with pytest.raises(WriteError, match="b could not be written: Is a directory"):  # noqa: SIM117
+        with bundles.create(tmp_path / "b", **facts()) as draft:
+            draft.write_bytes(b"")
     assert list(tmp_path.iterdir()) == []
 
 

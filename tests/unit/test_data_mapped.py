@@ -273,6 +273,14 @@ def test_limit_from_the_machine_the_container_or_the_user(tmp_path: Path, monkey
     (tmp_path / "memory.max").write_text("max\n")
     assert available_bytes(meminfo, tmp_path) == 8000 * 1024
     assert available_bytes(tmp_path / "none", tmp_path / "none") is None
+    old = tmp_path / "old" / "memory"
+    old.mkdir(parents=True)
+    (old / "memory.limit_in_bytes").write_text("5000000\n")
+    (old / "memory.usage_in_bytes").write_text("3000000\n")
+    (old / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 800000\n")
+    assert available_bytes(meminfo, tmp_path / "old") == 2800000
+    (old / "memory.limit_in_bytes").write_text(f"{2**63 - 4096}\n")
+    assert available_bytes(meminfo, tmp_path / "old") == 8000 * 1024
     monkeypatch.delenv(LIMIT_VARIABLE, raising=False)
     monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
     assert memory_limit() == int(SHARE * 1000)

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from edgecnn.report.ranking import RankedClass, draw_ranking
 from edgecnn.report.reliability import FRAME, ReliabilityBin, draw_reliability
 from edgecnn.report.rows import Confusion
 from edgecnn.report.scores_page import ClassRow, ScoresPage, WorstPicture, write_scores_page
@@ -34,6 +35,30 @@ def test_a_diagram_without_pictures_is_empty() -> None:
     assert ElementTree.fromstring(draw_reliability(BINS[:1], "x")).findall("g/rect") == []
 
 
+def test_curves_end_where_they_should_and_the_pooled_one_lies_on_top() -> None:
+    pooled = RankedClass("all", True, 0.7, 0.8, [(0.0, 1.0), (1.0, 0.5)], [(0.0, 0.0), (0.25, 1.0), (1.0, 1.0)])
+    classes = [pooled, *(RankedClass(name, False, 0.5, 0.6, [(0, 1), (1, 0)], [(0, 0), (1, 1)]) for name in "ab")]
+    drawing = ElementTree.fromstring(f"<div>{draw_ranking(classes, 'x')}</div>")
+    precision, roc = drawing.findall("div/svg")
+    for plot in (precision, roc):
+        assert [line.get("class") for line in plot.findall("g[@class]")] == [
+            "ranked colour-2",
+            "ranked colour-1",
+            "ranked neutral",
+        ]
+    path = roc.findall("g[@class='ranked neutral']/path")[0].get("d")
+    middle = FRAME.left + 0.25 * (FRAME.right - FRAME.left)
+    assert path == (
+        f"M{FRAME.left:.2f} {FRAME.bottom:.2f} L{middle:.2f} {FRAME.top:.2f} L{FRAME.right:.2f} {FRAME.top:.2f}"
+    )
+    assert len(roc.findall("path[@class='frontier']")) == 1 and not precision.findall("path[@class='frontier']")
+    assert [item.findtext(".") or "".join(item.itertext()) for item in drawing.findall("ul/li")] == [
+        "all: 70.00 % / 80.00 %",
+        "a: 50.00 % / 60.00 %",
+        "b: 50.00 % / 60.00 %",
+    ]
+
+
 def test_nothing_foreign_enters_the_page(tmp_path: Path) -> None:
     page = ScoresPage(
         title=NASTY,
@@ -43,6 +68,7 @@ def test_nothing_foreign_enters_the_page(tmp_path: Path) -> None:
         bins=BINS,
         columns=["F1", "ROC AUC"],
         classes=[ClassRow(NASTY, 4, (0.9, None)), ClassRow("dog", 4, (0.8, 0.7))],
+        ranked=[RankedClass(NASTY, False, 0.5, 0.5, [(0.0, 1.0), (1.0, 0.5)], [(0.0, 0.0), (1.0, 1.0)])],
         worst=[WorstPicture(NASTY, NASTY, "dog", 0.1, 0.8, 2.3, b"\xff\xd8content")],
     )
     write_scores_page(tmp_path / "page.html", page)

@@ -11,7 +11,6 @@ from torch import Tensor
 from edgecnn.spec import Preprocess
 from edgecnn.train import augment_randaug, augment_trivial
 from edgecnn.train.augment import (
-    LUMA,
     augment,
     color_jitter,
     cutout,
@@ -23,6 +22,7 @@ from edgecnn.train.augment import (
     standardize,
 )
 from edgecnn.train.augment_color import (
+    LUMA,
     add_noise,
     gaussian_blur,
     random_blur,
@@ -31,7 +31,7 @@ from edgecnn.train.augment_color import (
     shift_channels,
     shift_hue,
 )
-from edgecnn.train.augment_geometry import affine_matrices, flip_vertical, random_affine, warp
+from edgecnn.train.augment_geometry import MIRRORED, Border, affine_matrices, flip_vertical, random_affine, warp
 from edgecnn.train.config import TrainConfig
 
 P = Preprocess(8, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
@@ -208,7 +208,7 @@ def test_a_quarter_turn_is_counterclockwise_and_a_half_turn_mirrors_both_sides()
 def test_pictures_that_are_not_square_turn_without_being_stretched() -> None:
     wide = torch.zeros(1, 3, 9, 21)
     wide[:, :, 4, 8:13] = 255  # a bar of five pixels lies in the middle
-    upright = warp(wide, affine(90, n=1), fill="constant", colour=(0.0, 0.0, 0.0))
+    upright = warp(wide, affine(90, n=1), border=Border("constant", (0.0, 0.0, 0.0)))
     expected = torch.zeros(1, 3, 9, 21)
     expected[:, :, 2:7, 10] = 255
     torch.testing.assert_close(upright, expected, atol=0.1, rtol=0)
@@ -218,7 +218,7 @@ def test_scale_two_spreads_the_middle_and_shear_moves_rows_by_their_distance() -
     ramp = torch.arange(8.0).expand(1, 3, 8, 8).contiguous()
     near = warp(ramp, affine(scale=2, n=1))
     torch.testing.assert_close(near[0, 0, 3], 3.5 + (torch.arange(8.0) - 3.5) / 2)
-    slanted = warp(ramp, affine(shear=45, n=1), fill="nearest")
+    slanted = warp(ramp, affine(shear=45, n=1), border=Border("nearest"))
     expected = (torch.arange(8.0) - (torch.arange(8.0)[:, None] - 3.5)).clamp(0, 7)
     torch.testing.assert_close(slanted[0, 0], expected, atol=1e-3, rtol=0)
 
@@ -232,12 +232,12 @@ def test_offsets_are_pixels_right_and_down() -> None:
 @pytest.mark.parametrize("fill", ["reflect", "nearest"])
 def test_a_turned_bright_picture_has_no_dark_corners(fill: str) -> None:
     bright = torch.full((32, 3, 16, 16), 200.0)
-    turned = random_affine(bright, 45, 0.5, 20, rng(), fill)
+    turned = random_affine(bright, 45, 0.5, 20, rng(), Border(fill))
     torch.testing.assert_close(turned, bright, atol=0.01, rtol=0)
 
 
 def test_constant_fill_shows_the_mean_colour_in_the_corners() -> None:
-    turned = warp(torch.full((1, 3, 16, 16), 200.0), affine(45, n=1), fill="constant", colour=(10.0, 20.0, 30.0))
+    turned = warp(torch.full((1, 3, 16, 16), 200.0), affine(45, n=1), border=Border("constant", (10.0, 20.0, 30.0)))
     torch.testing.assert_close(turned[0, :, 0, 0], torch.tensor([10.0, 20.0, 30.0]), atol=1e-3, rtol=0)
     torch.testing.assert_close(turned[0, :, 8, 8], torch.full((3,), 200.0), atol=1e-3, rtol=0)
     batch = augment(
@@ -330,7 +330,7 @@ def test_trivial_augment_uses_every_operation_and_one_for_each_picture(monkeypat
 @pytest.mark.parametrize("name", sorted(augment_trivial.OPERATIONS.keys() - {"autocontrast", "equalize"}))
 def test_trivial_operations_of_strength_zero_change_nothing(name: str) -> None:
     none = torch.zeros(16)
-    kept = augment_trivial.apply(name, planes(), none, none, "reflect", (0.0, 0.0, 0.0))
+    kept = augment_trivial.apply(name, planes(), none, none, MIRRORED)
     torch.testing.assert_close(kept, planes(), atol=0.02, rtol=0)
 
 
@@ -390,7 +390,7 @@ def test_trivial_operations_do_what_pillow_does() -> None:
         ("color", lambda image: ImageEnhance.Color(image).enhance(1.99), 1.6),
         ("contrast", lambda image: ImageEnhance.Contrast(image).enhance(1.99), 1.6),
     ):
-        ours = augment_trivial.apply(name, pixels, one, one, "reflect", (0.0, 0.0, 0.0))
+        ours = augment_trivial.apply(name, pixels, one, one, MIRRORED)
         expected = torch.from_numpy(np.stack([np.array(theirs(image)) for image in shown])).permute(0, 3, 1, 2).float()
         torch.testing.assert_close(ours, expected, atol=within, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
@@ -398,7 +398,7 @@ def test_trivial_operations_do_what_pillow_does() -> None:
 def test_equalize_makes_levels_equally_frequent_and_leaves_plain_pictures_alone() -> None:
     none = torch.zeros(1)
     ramp = (torch.arange(64.0) // 2 + 100).view(1, 1, 8, 8).expand(1, 3, 8, 8).contiguous()
-    spread = augment_trivial.apply("equalize", ramp, none, none, "reflect", (0.0, 0.0, 0.0))
+    spread = augment_trivial.apply("equalize", ramp, none, none, MIRRORED)
     torch.testing.assert_close(spread[0, 1].flatten().unique(), torch.linspace(0, 255, 32))
     plain = torch.full((1, 3, 4, 4), 9.0)
-    assert torch.equal(augment_trivial.apply("equalize", plain, none, none, "reflect", (0.0, 0.0, 0.0)), plain)
+    assert torch.equal(augment_trivial.apply("equalize", plain, none, none, MIRRORED), plain)

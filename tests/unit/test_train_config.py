@@ -47,6 +47,14 @@ def test_a_batch_is_a_multiple_of_repeat() -> None:
     assert "multiple of repeat" in caught.value.hint
 
 
+def test_settings_that_contradict_each_other_are_refused_with_the_reason() -> None:
+    with pytest.raises(UsageError, match="sync_bn exchanges numbers inside the network, which compile cannot do"):
+        TrainConfig(epochs=1, compile=True, sync_bn=True)
+    for other in ({"compile": True}, {"views": 2}, {"low_size": 4, "low_epochs": 1}):
+        with pytest.raises(UsageError, match=f"contradict each other: .*{next(iter(other))}"):
+            TrainConfig(epochs=1, hint_weight=0.5, **other)  # type: ignore[arg-type]
+
+
 AUGMENTATION = ("flip_vertical", "rotate", "zoom", "shear", "fill", "hue", "channel_shift", "noise", "blur", "erase")
 
 
@@ -75,6 +83,7 @@ def test_augmentation_is_off_by_default_in_recipes_and_in_the_loop_alike(name: s
         ("randaug", -1),
         ("randaug_strength", 31),
         ("repeat", 0),
+        ("sam", -0.1),
     ],
 )
 def test_impossible_augmentation_is_refused_in_recipes_and_in_the_loop_alike(name: str, value: Any) -> None:

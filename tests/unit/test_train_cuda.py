@@ -28,7 +28,7 @@ def bright_or_dark(count: int) -> ImageTensors:
     return ImageTensors(images, labels.astype(np.int64), tuple(map(str, range(count))))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_training_on_the_gpu_learns_and_comes_back_on_the_cpu(tmp_path: Path, precision: str) -> None:
     torch.manual_seed(0)
     model = build(ModelSpec("resnet8", 2, 32))
@@ -37,3 +37,10 @@ def test_a_training_on_the_gpu_learns_and_comes_back_on_the_cpu(tmp_path: Path, 
     assert result.best_top1 > 0.95
     assert next(model.parameters()).device.type == "cpu"
     assert predict_logits(model, bright_or_dark(8).images, HALF).argmax(1).tolist() == [0, 1] * 4
+
+
+def test_auto_is_bf16_where_the_gpu_has_it_and_else_fp16(tmp_path: Path) -> None:
+    model = build(ModelSpec("resnet8", 2, 32))
+    config = TrainConfig(epochs=1, batch_size=32, lr=0.05, ema=None, device="cuda")
+    result = fit(model, bright_or_dark(64), bright_or_dark(64), HALF, config, tmp_path)
+    assert result.precision == ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16")

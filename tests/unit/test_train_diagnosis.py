@@ -113,6 +113,9 @@ def test_underfitting() -> None:
     (found,) = diagnose(history(rising(0.60), rising(0.59)), STRONG)
     assert found.rule == "underfitting"
     assert "only 60.0 % right on training and 59.0 % on validation pictures" in found.words
+    assert "wider network" in found.advice and "weaker augmentation" in found.advice
+    (mild,) = diagnose(history(rising(0.60), rising(0.59)), WEAK)
+    assert "wider network" in mild.advice and "augmentation" not in mild.advice
 
 
 def test_too_high_rate_by_jumps() -> None:
@@ -182,6 +185,7 @@ def test_the_setup_comes_from_a_steps_settings() -> None:
     assert setup_of(mild, 10) == Setup(30, None, 10, True)
     assert not setup_of(mild | {"mixup": 0.2}, 10).weak_augmentation
     assert not setup_of(mild | {"crop_scale": 0.5}, 10).weak_augmentation
+    assert not setup_of(mild | {"albumentations": [{"GaussNoise": {}}]}, 10).weak_augmentation
 
 
 def test_pairs_of_classes() -> None:
@@ -191,6 +195,7 @@ def test_pairs_of_classes() -> None:
     assert found.words == (
         "cat and dog: 30 of their 200 pictures, 15.0 % (cat called dog 18 times, the reverse 12 times)"
     )
+    assert found.advice == "look at their labels, and try more or larger pictures of the two"
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,10 @@ CONFIGS = {
     "plain": replace(BASE, crop_scale=0.5, jitter=0.2, cutout=2),
     "uneven": replace(BASE, batch_size=15, accumulate=2, mixup=0.4, cutmix=1.0, loss="focal", balance=True),
     "taught": replace(BASE, balance=True, label_smoothing=0.1, views=2, low_size=6, low_epochs=1, accumulate=2),
+    "taught_by_hints": replace(BASE, batch_size=15, hint_weight=0.5, accumulate=2, sam=0.05),
     "sync_bn": replace(BASE, sync_bn=True),
     "streamed": replace(BASE, batch_size=15, shuffle=24, mixup=0.4, repeat=3, crop_scale=0.5),
+    "sharpness_aware_sync_bn": replace(BASE, sync_bn=True, sam=0.1, l1=1e-4),
     "own_bn": BASE,
 }
 """``own_bn`` has no equal in one process: each process normalizes with its part of the batch."""
@@ -103,6 +105,8 @@ def train(case: str, workdir: Path, **options: Any) -> tuple[nn.Module, list[Row
     pictures = streamed() if case == "streamed" else TRAIN
     told = {"tell": lambda line: None} | options
     return model, loop.fit(model, pictures, VAL, P, CONFIGS[case], workdir, teacher=teacher, **told).history
+    teacher = Teacher(network(norm=False), P) if case.startswith("taught") else None
+    return model, loop.fit(model, TRAIN, VAL, P, CONFIGS[case], workdir, teacher=teacher, **options).history
 
 
 class Averages(WeightAverage):
@@ -256,7 +260,7 @@ def test_what_all_processes_refuse_is_told_once(tmp_path: Path) -> None:
     assert len(own_lines(done)) == 1, done.stderr
 
 
-@pytest.mark.parametrize("case", ["plain", "uneven", "taught"])
+@pytest.mark.parametrize("case", ["plain", "uneven", "taught", "taught_by_hints"])
 def test_parts_of_a_batch_learn_what_the_batch_learns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:

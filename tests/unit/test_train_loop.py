@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import json
 import os
 import re
 import signal
@@ -181,8 +182,30 @@ def emptied(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def changed(path: Path) -> None:
+    """One bit of a weight: the file can be read as before."""
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def another_epoch(path: Path) -> None:
+    """A digit of the JSON in the header."""
+    content = path.read_bytes()
+    assert b'\\"best_epoch\\": ' in content
+    at = content.index(b'\\"best_epoch\\": ') + 16
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+
+
 @pytest.mark.parametrize(
-    ("damage", "told"), [(cut_short, "not a usable"), (emptied, "not a usable"), (Path.unlink, "is missing")]
+    ("damage", "told"),
+    [
+        (cut_short, "not a usable"),
+        (emptied, "not a usable"),
+        (Path.unlink, "is missing"),
+        (changed, "not a usable checkpoint: its contents changed since it was written"),
+        (another_epoch, "not a usable checkpoint: its contents changed since it was written"),
+    ],
 )
 def test_a_damaged_last_checkpoint_costs_one_epoch(tmp_path: Path, damage: Callable[[Path], None], told: str) -> None:
     whole, rows = train(tmp_path / "whole")
@@ -206,6 +229,12 @@ def test_a_damaged_last_checkpoint_never_becomes_the_previous_one(tmp_path: Path
     with pytest.warns(UserWarning, match=r"previous\.safetensors"), pytest.raises(KeyboardInterrupt):
         train(tmp_path, on_step=interrupt)
     assert not (tmp_path / LAST).exists() and (tmp_path / PREVIOUS).read_bytes() == good
+
+
+def test_a_checkpoint_without_a_checksum_is_an_older_one_and_can_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    checkpoint.save_file({"a": torch.ones(2)}, path, metadata={"state": json.dumps({"epoch": 1})})
+    assert checkpoint.read(path)[1] == {"epoch": 1}
 
 
 def test_two_damaged_checkpoints_are_both_named(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_another_picture_stands_in_for_a_broken_one_and_it_is_told(tmp_path: Pat
     lines: list[str] = []
     _, result = train(tmp_path, replace(CONFIG, epochs=1), pictures=pictures, tell=lines.append)
     assert lines == ["3 training pictures are broken, others stand in for them: 000050, 000051, 000399"]
-    assert result.skipped == 3
+    assert result.skipped_images == 3
     images, used = pictures.take(np.array([50, 51, 399, 7]))
     assert used.tolist() == [52, 52, 0, 7]
     assert np.array_equal(images[0], np.asarray(pictures.data.read(Item("000052", 0))))

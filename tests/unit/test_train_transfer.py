@@ -96,6 +96,19 @@ def test_frozen_blocks_come_out_as_they_went_in(tmp_path: Path) -> None:
     assert changed == {"depthwise", "classifier"}
 
 
+def test_frozen_batch_norm_is_trained_and_keeps_its_statistics(tmp_path: Path) -> None:
+    def changed(frozen: bool) -> set[str]:
+        model = build(ModelSpec("mobilenet_v2", 2, 16, width=0.25))
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        fit(model, TRAIN, VAL, P, replace(CONFIG, epochs=1, frozen_bn=frozen), tmp_path / str(frozen))
+        return {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert any(name.endswith(statistics) for name in changed(False))
+    kept = changed(True)
+    assert "head.bn.weight" in kept and not any(name.endswith(statistics) for name in kept)
+
+
 def test_a_smaller_share_validates() -> None:
     data = open_data("digits")
     narrowed = with_val_share(data, 0.02)
