@@ -59,6 +59,7 @@ class Training(Settings):
     randaug: Annotated[int, Field(ge=0)] = 0
     randaug_strength: Annotated[int, Field(ge=0, le=30)] = 9
     repeat: Positive = 1
+    shuffle: Positive = 16384
     albumentations: list[dict[str, Any]] | None = None
     mixup: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0)] = 0.0
@@ -105,6 +106,7 @@ class TrainStep(Training):
     transfer: Literal["full", "two_stage", "features"] = "full"
     classifier: Literal["logistic", "svm"] = "logistic"
     train_last: Annotated[int, Field(ge=0)] | None = None
+    stream: bool | None = None
     val_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     teacher: str | None = None
     distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.9

@@ -27,4 +27,7 @@
 * **uint8 arrays in memory, a mapped file where that is too little** (``memory.py`` says how much there is,
   ``mapped.py`` keeps the file). What is small is decoded once per process; what is large once per machine, under a key
   that knows when a picture has changed.
+* **What no disk holds is streamed** (``stream.py``): the training pictures are decoded anew in every epoch. Shards are
+  indexed, and a sample of them is looked at, when they are opened; in the place of a broken picture stands the next
+  one, which is told, and more than one in a hundred is an error. Val and test stay arrays, of as many as fit.
 """

@@ -51,3 +51,10 @@ class ImageSet(Protocol):
 
         Raises ``DataError`` if the file has changed since and is broken now.
         """
+
+
+def unwrapped(data: ImageSet) -> ImageSet:
+    """The set that was opened, of one that has other splits around it."""
+    while (whole := getattr(data, "whole", None)) is not None:
+        data = whole
+    return data

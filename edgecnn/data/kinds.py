@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -25,11 +26,15 @@ class Opener(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source: which sources are of it, how they are opened, and whether they are names or paths."""
+    """A kind of source: which sources are of it, how they are opened, and whether they are names or paths.
+
+    ``open_sampled`` opens one without decoding all of its pictures, where that is possible.
+    """
 
     matches: Callable[[str], bool]
     open: Opener
     is_path: bool = True
+    open_sampled: Opener | None = None
 
 
 def _digits(source: str, *, seed: int, fractions: tuple[float, float, float]) -> ImageSet:
@@ -45,7 +50,7 @@ KINDS: dict[str, Kind] = {  # the first that matches counts
     "torchvision": Kind(lambda source: source.startswith(PREFIX), open_torchvision, is_path=False),
     "table": Kind(_is_table, open_table),
     "parquet": Kind(holds_shards, open_parquet),
-    "webdataset": Kind(holds_tars, open_webdataset),
+    "webdataset": Kind(holds_tars, open_webdataset, open_sampled=partial(open_webdataset, sampled=True)),
     "folder": Kind(lambda source: True, open_folder),
 }
 

@@ -31,15 +31,15 @@ from numpy.typing import NDArray
 
 from edgecnn.data.check import CACHE_VARIABLE, cache_folder
 from edgecnn.data.folder import FolderImages
-from edgecnn.data.items import ImageSet, Item
-from edgecnn.data.memory import LIMIT_VARIABLE
+from edgecnn.data.items import ImageSet, Item, unwrapped
+from edgecnn.data.memory import DISK_LIMIT_BYTES, LIMIT_VARIABLE
 from edgecnn.data.packed import PackedImages
 from edgecnn.data.parallel import in_threads
 from edgecnn.data.preprocess import apply
 from edgecnn.errors import DataError
 from edgecnn.spec import Preprocess
 
-LIMIT_BYTES = 64 << 30  # for all files together
+LIMIT_BYTES = DISK_LIMIT_BYTES  # for all files together
 WHOLE, UNFINISHED = ".u8", ".part"
 _VERSION = 1  # raise it when decoding or the layout of the file changes
 _KEY_BYTES = 32
@@ -86,8 +86,7 @@ def key_of(data: ImageSet, items: Sequence[Item], p: Preprocess) -> bytes:
 
 def _states(data: ImageSet, items: Sequence[Item]) -> Iterator[bytes]:
     """What tells a changed picture where the digest of a set cannot: it may see no more than names and sizes."""
-    while (whole := getattr(data, "whole", None)) is not None:  # a set with other splits around another set
-        data = whole
+    data = unwrapped(data)
     if isinstance(data, FolderImages):
         contents: Iterator[bytes | Path] = (data.root.resolve() / item.id for item in items)
     elif isinstance(data, PackedImages):
@@ -204,6 +203,6 @@ def _remove_unused(file: Path) -> bool:
 def _trouble(folder: Path, needed: int, reason: str) -> DataError:
     return DataError(
         f"the decoded pictures are kept on the disk, {needed / 1e6:,.0f} MB in {folder}: {reason}",
-        hint=f"make room there, name another folder with {CACHE_VARIABLE}, or, if memory has room for them, raise "
-        f"{LIMIT_VARIABLE} (in bytes)",
+        hint=f"make room there, name another folder with {CACHE_VARIABLE}, if memory has room for them raise "
+        f"{LIMIT_VARIABLE} (in bytes), or train with --set stream=true, which keeps no decoded training pictures",
     )

@@ -9,6 +9,7 @@ from edgecnn.errors import UsageError
 
 LIMIT_VARIABLE = "EDGECNN_MEMORY_LIMIT"  # environment variable: the limit in bytes, whatever the machine has
 SHARE = 0.25  # of what is available: three splits may be loaded, and the network, its gradients and batches need room
+DISK_LIMIT_BYTES = 64 << 30  # that all files of decoded pictures together may take; larger sets are streamed
 GROUP = "memory.max", "memory.current", "memory.stat", "inactive_file"
 OLD_GROUP = (  # version 1 of control groups; its "no limit" is a number larger than any memory
     "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file",

@@ -16,7 +16,7 @@ from edgecnn.data.folder import LISTED_PROBLEMS
 from edgecnn.data.grouping import make_folds, split_grouped
 from edgecnn.data.items import ImageSet, Item
 from edgecnn.data.kinds import kind_of
-from edgecnn.data.splits import SPLIT_ORDER, by_id, check_fractions, split_stratified
+from edgecnn.data.splits import SPLIT_ORDER, by_id, check_fractions, pick_stratified, split_stratified
 from edgecnn.data.table import folds_of, groups_of
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Split
@@ -27,7 +27,13 @@ FOLD_VAL_SHARE = 0.1  # of the pictures outside the fold
 _FOLD = re.compile(r"(?P<source>.+)#fold=(?P<number>[1-9]\d*)/(?P<count>[1-9]\d*)")
 
 
-def open_data(source: str, *, seed: int = 0, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> ImageSet:
+def open_data(
+    source: str,
+    *,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    sampled: bool = False,
+) -> ImageSet:
     """Open ``"digits"`` (embedded), a folder of pictures or another source of ``kinds``; check every file, and split.
 
     A folder holds class folders, either directly (then it is split by ``fractions``, stratified, seeded) or inside
@@ -44,20 +50,32 @@ def open_data(source: str, *, seed: int = 0, fractions: tuple[float, float, floa
     ``SOURCE#fold=2/5`` is the second of five folds: the fold is the **test** split, a tenth of all other pictures is
     val and chooses the epoch. See ``one_fold``.
 
-    Every file is decoded once, in threads, so that nothing can break in the middle of an epoch. Raises ``DataError``
-    with all problems at once, ``UsageError`` for impossible fractions.
+    Every file is decoded once, in threads, so that nothing can break in the middle of an epoch; with ``sampled`` only
+    some are, where the source is of a kind that can be streamed from larger files. Raises ``DataError`` with all
+    problems at once, ``UsageError`` for impossible fractions.
     """
     check_fractions(fractions)
     whole, number, count = parse_fold(source)
     if count:
-        return one_fold(_opened_whole(whole, seed, fractions), number, count, seed)
-    return kind_of(source).open(source, seed=seed, fractions=fractions)
+        return one_fold(_opened_whole(whole, seed, fractions, sampled), number, count, seed)
+    return _open(source, seed, fractions, sampled)
+
+
+def can_sample(source: str) -> bool:
+    """Whether a source can be opened without decoding all of it."""
+    return kind_of(parse_fold(source)[0]).open_sampled is not None
+
+
+def _open(source: str, seed: int, fractions: tuple[float, float, float], sampled: bool) -> ImageSet:
+    kind = kind_of(source)
+    opener = (kind.open_sampled if sampled else None) or kind.open
+    return opener(source, seed=seed, fractions=fractions)
 
 
 @lru_cache(maxsize=1)
-def _opened_whole(source: str, seed: int, fractions: tuple[float, float, float]) -> ImageSet:
+def _opened_whole(source: str, seed: int, fractions: tuple[float, float, float], sampled: bool) -> ImageSet:
     """The set that folds are made of: all its pictures are checked once, not once for each fold."""
-    return kind_of(source).open(source, seed=seed, fractions=fractions)
+    return _open(source, seed, fractions, sampled)
 
 
 def parse_fold(source: str) -> tuple[str, int, int]:
@@ -143,6 +161,17 @@ def with_val_share(data: ImageSet, share: float) -> ImageSet:
     both = (*data.splits[Split.TRAIN], *data.splits[Split.VAL])
     halves = split_stratified(both, {Split.TRAIN: 1 - share, Split.VAL: share}, 0)
     return _Resplit(data, {**halves, Split.TEST: data.splits[Split.TEST]})
+
+
+def with_most(data: ImageSet, most: int) -> ImageSet:
+    """The same pictures with at most so many in val and in test, classes in their proportion; the others are left out.
+
+    What is validated and tested lies in memory or in a mapped file: of a set of any size that must have an end.
+    """
+    if max(len(data.splits[split]) for split in (Split.VAL, Split.TEST)) <= most:
+        return data
+    few = {split: pick_stratified(data.splits[split], most, 0, f"limit {split}") for split in (Split.VAL, Split.TEST)}
+    return _Resplit(data, {Split.TRAIN: data.splits[Split.TRAIN], **few})
 
 
 def one_fold(data: ImageSet, number: int, count: int, seed: int) -> ImageSet:

@@ -47,7 +47,7 @@ def load_split(data: ImageSet, split: Split, p: Preprocess, *, limit: int | None
     if len(items) * p.size * p.size * 3 > memory_limit():
         from edgecnn.data.mapped import load_mapped  # needs the file locks of POSIX systems
 
-        return ImageTensors(load_mapped(data, items, p), _labels(items), tuple(item.id for item in items))
+        return ImageTensors(load_mapped(data, items, p), labels_of(data, items), tuple(item.id for item in items))
     return load_items(data, items, p)
 
 
@@ -60,7 +60,7 @@ def load_items(data: ImageSet, items: Sequence[Item], p: Preprocess) -> ImageTen
 
     for _ in in_threads(load, range(len(items))):
         pass
-    return ImageTensors(images, _labels(items), tuple(item.id for item in items))
+    return ImageTensors(images, labels_of(data, items), tuple(item.id for item in items))
 
 
 def iter_batches(data: ImageSet, items: Sequence[Item], p: Preprocess, batch_size: int) -> Iterator[ImageTensors]:
@@ -159,5 +159,6 @@ def choose_calibration(data: ImageSet, count: int, seed: int) -> tuple[Item, ...
     return pick_stratified(data.splits[Split.TRAIN], count, seed, "calibration")
 
 
-def _labels(items: Sequence[Item]) -> NDArray[np.int64]:
+def labels_of(data: ImageSet, items: Sequence[Item]) -> NDArray[np.int64]:
+    """The labels of some pictures of a set, as ``ImageTensors`` has them."""
     return np.array([item.label for item in items], np.int64)

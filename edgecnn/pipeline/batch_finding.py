@@ -36,7 +36,7 @@ def find_batch(context: Context, step: TrainStep) -> BatchSearch:
     if step.transfer == "features":
         raise UsageError("transfer: features has no batches", hint="fit the classifier with edgecnn train")
     check_transfer(step)
-    data = opened(context.data or "digits", context.data_seed)
+    data = opened(context.data or "digits", context.data_seed, sampled=True)
     if step.val_share is not None:
         data = with_val_share(data, step.val_share)
     if step.teacher:

@@ -17,13 +17,14 @@ from edgecnn.compress.calibrate import calibrate
 from edgecnn.compress.prune import prune as prune_channels
 from edgecnn.compress.quantize import quantize as decide_numbers
 from edgecnn.data.items import ImageSet
+from edgecnn.data.stream import readable
 from edgecnn.data.tensors import ImageTensors, choose_calibration, iter_batches, load_split
 from edgecnn.errors import UsageError
 from edgecnn.graph import store
 from edgecnn.graph.interpret import GraphModule
 from edgecnn.measure.accuracy import accuracy
 from edgecnn.models import channel_plan
-from edgecnn.pipeline.context import Context, data_of, describe_data
+from edgecnn.pipeline.context import Context, data_of, describe_data, is_streamed
 from edgecnn.pipeline.loading import (
     PLAN,
     Predict,
@@ -35,6 +36,7 @@ from edgecnn.pipeline.loading import (
     preprocess_of,
     save_golden,
 )
+from edgecnn.pipeline.streaming import training_pictures
 from edgecnn.pipeline.training import (
     check_augmentation,
     copy_history,
@@ -90,7 +92,7 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
         f"top-1 {100 * figures['before_recovery_test_top1']:.2f} % before recovery"
     )
     work = work_folder(made.target, made.fingerprint)
-    figures.update(_recover(context, model, data, p, step, work))
+    figures.update(_recover(context, model, data, p, step, work, is_streamed(parent)))
     figures.update(_test_figures("", lambda images: predict_logits(model, images, p), test))
     _note_drop(figures, parent)
     with bundles.create(made.target, **made.manifest(figures, parent.manifest.precision)) as draft:
@@ -117,6 +119,8 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
 
     p = preprocess_of(parent)
     items = choose_calibration(data, step.calibration_images, step.seed)
+    if is_streamed(parent):
+        items = readable(data, items)
     graph = load_graph(parent)
     batches = (batch.images for batch in iter_batches(data, items, p, CALIBRATION_BATCH))
     quantized = decide_numbers(
@@ -151,14 +155,14 @@ def refuse_int8(parent: Bundle, verb: str) -> None:
 
 
 def _recover(
-    context: Context, model: nn.Module, data: ImageSet, p: Preprocess, step: PruneStep, work: Path
+    context: Context, model: nn.Module, data: ImageSet, p: Preprocess, step: PruneStep, work: Path, streamed: bool
 ) -> dict[str, Any]:
     """Train the pruned network shortly; nothing when the step asks for no recovery."""
     if step.recovery is None:
         return {}
-    sets = {split: load_split(data, split, p) for split in (Split.TRAIN, Split.VAL)}
+    training, val = training_pictures(data, p, streamed), load_split(data, Split.VAL, p)
     settings = train_config(step.recovery, step.seed, step.device, step.threads)
-    result = fit_watched(context, str(step.output), model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work)
+    result = fit_watched(context, str(step.output), model, training, val, p, settings, work)
     return {"val_top1": result.best_top1, "epochs": result.epochs, "seconds": round(result.seconds, 1)}
 
 
@@ -167,7 +171,7 @@ def facts_of(parent: Bundle, data: ImageSet, override: str | None) -> dict[str, 
     facts = parent.manifest.data
     if override is None or data.digest == facts["digest"]:
         return facts
-    return describe_data(data, override, int(facts["seed"]))
+    return describe_data(data, override, int(facts["seed"]), is_streamed(parent))
 
 
 @dataclass(frozen=True)

@@ -69,15 +69,21 @@ class Context:
 
 
 @cache
-def opened(source: str, seed: int) -> ImageSet:
-    """Open a data set once per process: checking 50,000 files takes a while."""
-    return open_data(source, seed=seed)
+def opened(source: str, seed: int, sampled: bool = False) -> ImageSet:
+    """Open a data set once per process: checking 50,000 files takes a while. ``sampled``: see ``open_data``."""
+    return open_data(source, seed=seed, sampled=sampled)
 
 
-def describe_data(data: ImageSet, source: str, seed: int) -> dict[str, Any]:
+def describe_data(data: ImageSet, source: str, seed: int, streamed: bool = False) -> dict[str, Any]:
     """What a manifest says of the data: enough to open the same pictures again and to notice when they changed."""
     counts = {split.value: len(items) for split, items in data.splits.items()}
-    return {"source": place_of(source), "seed": seed, "digest": data.digest, "counts": counts}
+    facts = {"source": place_of(source), "seed": seed, "digest": data.digest, "counts": counts}
+    return {**facts, "streamed": True} if streamed else facts
+
+
+def is_streamed(bundle: Bundle) -> bool:
+    """Whether the pictures a bundle was made from are too many to decode all of them at once."""
+    return bool(bundle.manifest.data.get("streamed"))
 
 
 def data_of(bundle: Bundle, override: str | None = None) -> ImageSet:
@@ -91,7 +97,7 @@ def data_of(bundle: Bundle, override: str | None = None) -> ImageSet:
     source = override if override is not None and moved else str(facts["source"])
     if not moved and not is_there(source):
         raise DataError(f"the pictures of {bundle.path} were in {source}", hint="say where they are now with --data")
-    data = opened(source, int(facts["seed"]))
+    data = opened(source, int(facts["seed"]), sampled=is_streamed(bundle))
     if list(data.labels) != bundle.manifest.labels:
         raise DataError(
             f"{source} has the classes {_list(data.labels)}; {bundle.path} knows {_list(bundle.manifest.labels)}",

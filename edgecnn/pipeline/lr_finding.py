@@ -7,10 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgecnn.bundle import dump_json, write_atomically
-from edgecnn.data.source import with_val_share
+from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import UsageError
 from edgecnn.pipeline import teaching
-from edgecnn.pipeline.context import Context, opened
+from edgecnn.pipeline.context import Context
+from edgecnn.pipeline.streaming import divided, opened_for
 from edgecnn.pipeline.training import check_augmentation, load_pictures, model_spec, prepared, train_config
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Split
@@ -27,25 +28,25 @@ def find_lr(context: Context, step: TrainStep) -> RateCurve:
     """
     if step.transfer == "features":
         raise UsageError("transfer: features has no learning rate", hint="fit the classifier with edgecnn train")
-    data = opened(context.data or "digits", context.data_seed)
-    if step.val_share is not None:
-        data = with_val_share(data, step.val_share)
+    source = context.data or "digits"
+    step, data = opened_for(context, step, source, lambda classes: model_spec(step, classes).image_size)
     teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
     settings = train_config(step, step.seed, step.device, step.threads)
     spec = model_spec(step, len(data.labels))
+    data = divided(step, data, spec.image_size)
     check_augmentation(settings, spec.image_size)
     model = prepared(context, step, spec)
-    p, sets = load_pictures(step, spec, data)
-    if step.transfer == "two_stage":
+    p, training, sets = load_pictures(step, spec, data)
+    if isinstance(training, ImageTensors) and step.transfer == "two_stage":
         with TemporaryDirectory() as folder:  # not the run's folder, which would keep the features
             elsewhere = replace(context, run=Path(folder))
-            fit_classifier(elsewhere, step, model, sets[Split.TRAIN], sets[Split.VAL], p)
+            fit_classifier(elsewhere, step, model, training, sets[Split.VAL], p)
     if step.train_last is not None:
         train_only_last(model, step.train_last)
     taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
     watcher = context.watch("find-lr", 1)
     try:
-        return lr_finder.find_lr(model, sets[Split.TRAIN], p, settings, teacher=taught_by, on_step=watcher.on_step)
+        return lr_finder.find_lr(model, training, p, settings, teacher=taught_by, on_step=watcher.on_step)
     finally:
         watcher.close()
 

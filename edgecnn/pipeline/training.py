@@ -18,14 +18,15 @@ from edgecnn import recipe as recipes
 from edgecnn.bundle import Bundle
 from edgecnn.data import preprocess
 from edgecnn.data.items import ImageSet
-from edgecnn.data.source import split_ids, with_val_share
+from edgecnn.data.source import split_ids
 from edgecnn.data.tensors import ImageTensors, count_levels, load_split, stats_of_levels
 from edgecnn.errors import UsageError
 from edgecnn.measure.accuracy import accuracy
 from edgecnn.models import layers, pretrained, zoo
 from edgecnn.pipeline import diagnosing, teaching
-from edgecnn.pipeline.context import SPLITS, Context, describe_data, opened
+from edgecnn.pipeline.context import SPLITS, Context, describe_data
 from edgecnn.pipeline.loading import WEIGHTS, save_golden
+from edgecnn.pipeline.streaming import divided, opened_for, training_pictures
 from edgecnn.pipeline.tracking import Tracker, tracker
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Precision, Preprocess, Split
@@ -36,6 +37,7 @@ from edgecnn.train.config import TrainConfig, without_later
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
 from edgecnn.train.evaluate import predict_logits
+from edgecnn.train.feed import Pictures
 from edgecnn.train.freezing import train_only_last
 from edgecnn.train.loop import TrainResult, fit
 
@@ -56,10 +58,10 @@ def train(context: Context, step: TrainStep) -> Bundle:
 
 def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
     source = context.data or "digits"
-    data = opened(source, context.data_seed)
+    step, data = opened_for(context, step, source, lambda classes: model_spec(step, classes).image_size)
     teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
     config = identity(step) | ({"teacher": teacher.identity} if teacher else {})
-    facts = describe_data(data, source, context.data_seed)
+    facts = describe_data(data, source, context.data_seed, bool(step.stream))
     fingerprint = bundles.fingerprint(None, "train", {**config, **data_identity(data, context.data_seed)})
     target = context.run / step.output
     if (done := finished(context, target, fingerprint)) is not None:
@@ -67,11 +69,10 @@ def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
 
     for note in data.notes:
         context.tell(note)
-    if step.val_share is not None:
-        data = with_val_share(data, step.val_share)
     # What can be refused is tried before the pictures are loaded, which takes a while.
     settings = train_config(step, step.seed, step.device, step.threads)
     spec = model_spec(step, len(data.labels))
+    data = divided(step, data, spec.image_size)
     check_augmentation(settings, spec.image_size)
     model = prepared(context, step, spec)
     taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
@@ -82,8 +83,8 @@ def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
     tracking.begin(target, config, facts, work)
     if world.size > 1:
         context.tell(f"{world.size} processes train together, {settings.batch_size} pictures per step over all of them")
-    p, sets = load_pictures(step, spec, data)
-    result = _fitted(context, step, model, sets, p, settings, work, taught_by, world)
+    p, training, sets = load_pictures(step, spec, data)
+    result = _fitted(context, step, model, (training, sets[Split.VAL]), p, settings, work, taught_by, world)
     if not world.leader:
         world.barrier()  # until the leader has written the bundle
         return bundles.open_bundle(target)
@@ -120,7 +121,7 @@ def _fitted(
     context: Context,
     step: TrainStep,
     model: nn.Module,
-    sets: dict[Split, ImageTensors],
+    sets: tuple[Pictures, ImageTensors],
     p: Preprocess,
     settings: TrainConfig,
     work: Path,
@@ -128,8 +129,8 @@ def _fitted(
     world: World,
 ) -> TrainResult:
     """Train in place: the classifier on features where ``transfer`` says so, then, unless that is all, the network."""
-    training, val = sets[Split.TRAIN], sets[Split.VAL]
-    if step.transfer != "full":
+    training, val = sets
+    if isinstance(training, ImageTensors) and step.transfer != "full":
         with world.leader_first():  # the others find its features
             result = fit_classifier(context, step, model, training, val, p)
         if step.transfer == "features":
@@ -160,11 +161,14 @@ def check_transfer(step: TrainStep) -> None:
         raise UsageError("hint_weight is set, and there is no teacher to give hints", hint="name a teacher")
 
 
-def load_pictures(step: TrainStep, spec: zoo.ModelSpec, data: ImageSet) -> tuple[Preprocess, dict[Split, ImageTensors]]:
-    """All splits, and the preprocessing with the mean and std that training uses."""
+def load_pictures(
+    step: TrainStep, spec: zoo.ModelSpec, data: ImageSet
+) -> tuple[Preprocess, Pictures, dict[Split, ImageTensors]]:
+    """The preprocessing with the mean and std that training uses, the training pictures, and the other splits."""
     p, normalized = first_preprocess(step, spec)
-    sets = {split: load_split(data, split, p) for split in Split}
-    return (p if normalized else with_statistics(p, sets[Split.TRAIN], step.normalization)), sets
+    training = training_pictures(data, p, bool(step.stream))
+    sets = {split: load_split(data, split, p) for split in (Split.VAL, Split.TEST)}
+    return (p if normalized else with_statistics(p, training, step.normalization)), training, sets
 
 
 def finished(context: Context, target: Path, fingerprint: str) -> Bundle | None:
@@ -180,7 +184,7 @@ def fit_watched(
     context: Context,
     stage: str,
     model: nn.Module,
-    training: ImageTensors,
+    training: Pictures,
     val: ImageTensors,
     p: Preprocess,
     settings: TrainConfig,
@@ -240,10 +244,11 @@ def first_preprocess(step: TrainStep, spec: zoo.ModelSpec) -> tuple[Preprocess, 
     return Preprocess(spec.image_size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), False
 
 
-def with_statistics(p: Preprocess, training: ImageTensors, normalization: str) -> Preprocess:
-    """The same resizing with mean and std of the training pictures."""
+def with_statistics(p: Preprocess, training: Pictures, normalization: str) -> Preprocess:
+    """The same resizing with mean and std of the training pictures, or of a sample of those that are streamed."""
     mode = "per_channel" if normalization == "per_channel" else "uniform"
-    mean, std = stats_of_levels(count_levels(training.images), mode)
+    seen = training if isinstance(training, ImageTensors) else training.sample()
+    mean, std = stats_of_levels(count_levels(seen.images), mode)
     return replace(p, mean=mean, std=std)
 
 
@@ -308,7 +313,9 @@ def _figures(
 ) -> dict[str, Any]:
     top1 = accuracy(predict_logits(model, test.images, p), test.labels).top1
     params, macs = layers.totals(model, spec.image_size)
+    skipped = {"skipped_images": result.skipped_images} if result.skipped_images else {}
     return {
+        **skipped,
         "test_top1": top1.value,
         "test_top1_low": top1.low,
         "test_top1_high": top1.high,

@@ -1,9 +1,13 @@
-"""Training: a plain loop over arrays in memory.
+"""Training: a plain loop over batches of pictures.
 
 Decisions of this folder:
 
 * Pictures stay ``uint8`` in memory; a batch is gathered, augmented as one tensor and normalized on the fly
   (``augment.py``). There are no worker processes.
+* A set too large for that is decoded by threads a few batches ahead. Array and stream are two feeds with one contract
+  (``feed.py``). The order of a stream follows from (seed, epoch) (``order.py``), the augmentation of a step from
+  (seed, epoch, step): so a stream is also kept, and taken up, within an epoch (``keeping.py``), and any number of
+  processes gets the same batches.
 * All randomness of an epoch comes from ``(seed, epoch)``: order, augmentation, dropout. No generator state has to be
   stored, and a run that was killed ends with the same weights, bit for bit, as one that was not (``run.py``).
 * Several processes, started by torchrun, share each batch: same pictures, same gradients, one of them writes

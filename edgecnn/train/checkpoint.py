@@ -25,6 +25,7 @@ from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import BundleError
 from edgecnn.spec import Preprocess
 from edgecnn.train.config import TrainConfig, without_later
+from edgecnn.train.feed import Pictures
 
 STATE, CHECKSUM = "state", "sha256"
 
@@ -32,7 +33,7 @@ Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors and JSON state."""
 
 
-def identity(model: nn.Module, train: ImageTensors, val: ImageTensors, p: Preprocess, config: TrainConfig) -> str:
+def identity(model: nn.Module, train: Pictures, val: ImageTensors, p: Preprocess, config: TrainConfig) -> str:
     """A digest of all that must be the same for a run to be continued (but not of the pixels: they may be many)."""
     digest = hashlib.sha256()
     shapes: dict[str, Any] = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -40,7 +41,8 @@ def identity(model: nn.Module, train: ImageTensors, val: ImageTensors, p: Prepro
     for part in (train, val):
         digest.update("\n".join(part.ids).encode())
         digest.update(np.ascontiguousarray(part.labels).tobytes())
-        digest.update(str(part.images.shape).encode())
+        form = part.images.shape if isinstance(part, ImageTensors) else ("streamed", *part.shape)
+        digest.update(str(form).encode())
     return digest.hexdigest()
 
 

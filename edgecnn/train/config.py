@@ -19,6 +19,8 @@ LATER = {
     "randaug": 0,
     "randaug_strength": 9,
     "repeat": 1,
+    "stream": None,
+    "shuffle": 16384,
     "frozen_bn": False,
     "albumentations": None,
     "compile": False,
@@ -68,6 +70,8 @@ class TrainConfig:
         randaug_strength: of RandAugment, 0 to 30.
         repeat: each picture of a batch is in it so many times, augmented differently each time (Hoffer et al.,
             arXiv:1901.09335). Batch and number of steps stay, so an epoch sees 1 / ``repeat`` of the pictures.
+        shuffle: pictures that are shuffled at a time where the set is streamed (``order.streamed_order``); where it
+            is not, all are.
         albumentations: a pipeline of Albumentations that the uint8 pictures go through one by one, before all of the
             other operations that are on (``flip`` is by default), as a list of ``{name: arguments}``
             (``transforms.described`` makes it of other forms); ``None``: none.
@@ -139,6 +143,7 @@ class TrainConfig:
     randaug: int = 0
     randaug_strength: int = 9
     repeat: int = 1
+    shuffle: int = 16384
     albumentations: list[dict[str, Any]] | None = None
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -259,6 +264,7 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
         "randaug": c.randaug >= 0,
         "randaug_strength": 0 <= c.randaug_strength <= 30,
         "repeat": c.repeat >= 1 and c.batch_size % c.repeat == 0,
+        "shuffle": c.shuffle >= 1,
         "mixup": c.mixup >= 0,
         "cutmix": c.cutmix >= 0,
         "views": c.views >= 0,

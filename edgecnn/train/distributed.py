@@ -5,7 +5,8 @@
 Every process has its own copy of the network and takes a contiguous share of each batch: ``batch_size`` is the batch
 over all processes. All of them draw the same order and augment the *whole* batch with the same random numbers before
 they take their share. That repeats cheap work, but nothing in the augmentation has to know of processes, pictures can
-be mixed across shares (mixup, CutMix), and any number of processes sees the very pictures that one would see.
+be mixed across shares (mixup, CutMix), and any number of processes sees the very pictures that one would see. Where
+pictures are streamed, each process decodes its share of a batch, which is not cheap, and the pixels are exchanged.
 DistributedDataParallel averages the gradients (Li et al., arXiv:2006.15704).
 
 The process of rank 0, the leader, writes and prints everything; the others need to reach the same folder. When one
@@ -115,6 +116,18 @@ class World:
             return list(values)
         *totals, weights = self.sums([*(value * weight for value in values), weight])
         return [total / weights for total in totals]
+
+    def whole(self, part: Tensor, n: int) -> Tensor:
+        """All ``n`` rows of something of which every process has its ``share``, everywhere; any number may share."""
+        if self.size == 1:
+            return part
+        rows = part.new_empty((n, *part.shape[1:]))
+        for rank in range(self.size):
+            theirs = rows[_cut(slice(0, n), self.size, rank)]
+            if rank == self.rank:
+                theirs.copy_(part)
+            dist.broadcast(theirs, src=rank)
+        return rows
 
     def leaders(self, value: Any) -> Any:
         """What the leader has for ``value``, everywhere."""

@@ -18,6 +18,8 @@ from edgecnn.train.allocator import keep_freed_memory
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
+from edgecnn.train.feed import Pictures
+from edgecnn.train.keeping import Keeping
 from edgecnn.train.machine import own_settings
 from edgecnn.train.run import BEST, LAST, PREVIOUS, OnStep, Run
 from edgecnn.train.sync_bn import synchronized
@@ -42,11 +44,12 @@ class TrainResult:
     seconds: float
     precision: str
     skipped_steps: int = 0
+    skipped_images: int = 0  # of a stream, because they are broken
 
 
 def fit(
     model: nn.Module,
-    train: ImageTensors,
+    train: Pictures,
     val: ImageTensors,
     p: Preprocess,
     config: TrainConfig,
@@ -66,7 +69,7 @@ def fit(
 
     Args:
         model: images (N, 3, H, W) float32 -> logits (N, K); fresh, pretrained or pruned.
-        train: training pictures, uint8 (N, H, W, 3), with their labels.
+        train: training pictures, uint8 (N, H, W, 3), with their labels: an array, or a stream that decodes them.
         val: validation pictures: they choose the best epoch and, with ``patience``, the last one.
         p: the normalization that belongs to the pictures.
         config: how to train.
@@ -92,6 +95,7 @@ def fit(
     with world.leader_first():
         kept = checkpoint.read_newest(workdir / LAST, workdir / PREVIOUS, tell)
     epochs_done = len(kept[1]["history"]) if kept is not None else 0
+    begun = kept[1].get("begun") if kept is not None else None
     with (
         stopping.stopping_on_sigterm() as stop,
         own_settings(config),
@@ -99,15 +103,17 @@ def fit(
     ):
         run = Run(model, train, p, config, teacher, world)
         identity = checkpoint.identity(model, train, val, p, config)
-        world.agree((epochs_done, identity), f"not all processes have the same training in {workdir}")
+        world.agree((epochs_done, begun, identity), f"not all processes have the same training in {workdir}")
         run.resume_or_prepare(kept, workdir, identity)
         del kept  # as large as the network and its optimizer
+        keeping = Keeping(run, workdir, identity, stop)
         while run.progress.epoch < config.epochs and not run.out_of_patience():
-            row = _one_epoch(run, val, stop.watching(on_step))
+            row = _one_epoch(run, val, stop.watching(on_step, keeping.steps), keeping)
             run.record(row, workdir, identity)
             scalars.add(row)
             if on_epoch is not None:
                 on_epoch(row)
+            keeping.tell_skipped(tell)
             stop.after_epoch(run.progress.epoch, config.epochs)
         tensors, _ = checkpoint.read(workdir / BEST)
         checkpoint.load_model(model, tensors, "")
@@ -118,10 +124,10 @@ def fit(
     return _result(run, tell)
 
 
-def _one_epoch(run: Run, val: ImageTensors, on_step: OnStep) -> history.Row:
+def _one_epoch(run: Run, val: ImageTensors, on_step: OnStep, keeping: Keeping) -> history.Row:
     """Train for an epoch, then validate. Raises UsageError when either loss is no number."""
     with run.faster(), synchronized(run.model, run.world, run.config.sync_bn):
-        row = run.one_epoch(on_step)
+        row = run.one_epoch(on_step, keeping.due, keeping.keep)
     loss, top1 = run.validate(val)
     if not math.isfinite(loss):
         raise stopping.not_finite_validation(loss, row["epoch"], row["lr"])
@@ -137,4 +143,7 @@ def _result(run: Run, tell: Tell) -> TrainResult:
             "a few at the start are normal"
         )
     seconds = sum(row["seconds"] for row in done.history)
-    return TrainResult(done.best_top1, done.best_epoch, done.epoch, done.history, seconds, done.precision, skipped)
+    broken = len(done.skipped)
+    return TrainResult(
+        done.best_top1, done.best_epoch, done.epoch, done.history, seconds, done.precision, skipped, broken
+    )

@@ -18,16 +18,16 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgecnn import disk
 from edgecnn.catalog import require
-from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import InconclusiveError
 from edgecnn.spec import Preprocess
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
+from edgecnn.train.feed import Batch, Pictures
 from edgecnn.train.freezing import set_training
 from edgecnn.train.machine import own_settings
 from edgecnn.train.optimizer import set_rate
@@ -79,7 +79,7 @@ class RateCurve:
 
 def find_lr(
     model: nn.Module,
-    train: ImageTensors,
+    train: Pictures,
     p: Preprocess,
     config: TrainConfig,
     *,
@@ -148,6 +148,6 @@ def draw(path: Path, curve: RateCurve) -> bool:
     return True
 
 
-def _batches(run: Run) -> Iterator[tuple[int, tuple[Tensor, torch.Generator]]]:
+def _batches(run: Run) -> Iterator[tuple[int, tuple[Batch, torch.Generator]]]:
     """The batches of one epoch after the other, numbered."""
     return enumerate(itertools.chain.from_iterable(run.batches(epoch) for epoch in itertools.count()))

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -17,18 +17,20 @@ from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Preprocess
 from edgecnn.train import checkpoint, compiling, hints, history, machine, stopping
-from edgecnn.train.augment import augment, repeated, shrink
+from edgecnn.train.augment import augment, shrink
 from edgecnn.train.augment_albumentations import Pipeline, seeds_of
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.depthwise import fast_depthwise
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World, parts
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
+from edgecnn.train.feed import Batch, Pictures, feed_of
 from edgecnn.train.freezing import set_training
 from edgecnn.train.losses import class_weights, loss_of_part
 from edgecnn.train.mixing import mix
 from edgecnn.train.optimizer import make_optimizer, set_rate
 from edgecnn.train.precision import autocast, choose_precision
+from edgecnn.train.progress import Begun, Progress
 from edgecnn.train.schedule import WeightAverage, lr_factor, plateau_factor
 from edgecnn.train.update import Update
 
@@ -36,22 +38,8 @@ LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safeten
 WEIGHTS, AVERAGE, OPTIMIZER, REGRESSORS = "model/", "average/", "optimizer/", "regressors/"
 
 OnStep = Callable[[int, int, int], None]
-
-
-@dataclass
-class _Progress:
-    """Where the run stands: everything about it that is not a tensor."""
-
-    precision: str
-    history: list[history.Row]
-    best_top1: float = -1.0
-    best_epoch: int = 0
-    scaler: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def epoch(self) -> int:
-        """Epochs done."""
-        return len(self.history)
+Due = Callable[[int], bool]
+"""Whether the training is to be kept after so many steps of an epoch."""
 
 
 class Run:
@@ -60,7 +48,7 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
-        train: ImageTensors,
+        train: Pictures,
         p: Preprocess,
         config: TrainConfig,
         teacher: Teacher | None,
@@ -69,11 +57,10 @@ class Run:
         self.config, self.p, self.teacher, self.world = config, p, teacher, world
         self.device = world.device(machine.check(config))
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
-        self.ids = train.ids
-        self.images = torch.from_numpy(train.images)
-        self.labels = torch.from_numpy(train.labels)
+        self.feed = feed_of(train, config, world)
+        self.labels = self.feed.labels
         self.pipeline = Pipeline(config.albumentations, config.threads) if config.albumentations else None
-        blank = torch.zeros(1, 3, *self.images.shape[1:3], device=self.device)
+        blank = torch.zeros(1, self.feed.shape[-1], *self.feed.shape[:2], device=self.device)
         with torch.no_grad():
             self.classes = self.model.eval()(blank).shape[1]
         self.class_weights = class_weights(self.labels, self.classes).to(self.device) if config.balance else None
@@ -91,7 +78,7 @@ class Run:
         self.batch_size = min(config.batch_size, len(train) // config.repeat * config.repeat)
         world.check_batch(self.batch_size, config.accumulate)
         self.steps = len(train) // self.batch_size
-        self.progress = _Progress(config.precision, [])
+        self.progress = Progress(config.precision, [])
         self._since = time.perf_counter()
 
     def resume_or_prepare(self, kept: checkpoint.Checkpoint | None, workdir: Path, identity: str) -> None:
@@ -109,10 +96,11 @@ class Run:
                 checkpoint.load_model(self.average.model, tensors, AVERAGE)
             if self.hints is not None:
                 checkpoint.load_model(self.hints.regressors, tensors, REGRESSORS)
-            self.progress = _Progress(**state)
+            self.progress = Progress(**state)
+            self.feed.skipped.update(self.progress.skipped)
             self.update.prepare(self.progress.precision, self.device, self.progress.scaler)
             return
-        example = augment(self.images[: self.batch_size].to(self.device), self.config, self.p, self._generator(0))
+        example = augment(self.feed.some(self.batch_size).to(self.device), self.config, self.p, self._generator(0))
         if int(self.labels.max()) >= self.classes:
             raise DataError(
                 f"label {int(self.labels.max())} occurs, but the model has {self.classes} logits",
@@ -123,26 +111,27 @@ class Run:
         self.progress.precision = self.world.leaders(precision)
         self.update.prepare(self.progress.precision, self.device, {})
 
-    def one_epoch(self, on_step: OnStep | None) -> history.Row:
+    def one_epoch(self, on_step: OnStep | None, due: Due, keep: Callable[[], None]) -> history.Row:
         """Train on every picture once (but an incomplete last batch, and ``repeat`` times on some where that is set);
-        the epoch's row without the validation part.
+        the epoch's row without the validation part. Goes on where ``keep``, called when it is ``due``, was called last.
         """
-        epoch = self.progress.epoch
+        epoch, begun, lr = self.progress.epoch, self._begun(), 0.0
         self.lap()
         set_training(self.model, frozen_bn=self.config.frozen_bn)
-        loss_sum, correct, lr = 0.0, 0, 0.0
-        for step, (chosen, generator) in enumerate(self.batches(epoch)):
+        for step, (batch, generator) in enumerate(self.batches(epoch, begun.steps), begun.steps):
             taken = epoch * self.steps + step
             lr = self._set_lr(taken)
-            loss, right = self.step(chosen, taken, generator)
+            loss, right = self.step(batch, taken, generator)
             if not math.isfinite(loss):
-                ids = [self.ids[index] for index in chosen.tolist()]
-                raise stopping.not_finite(loss, epoch + 1, step + 1, self.steps, lr, ids)
-            loss_sum, correct = loss_sum + loss, correct + right
+                raise stopping.not_finite(loss, epoch + 1, step + 1, self.steps, lr, batch.ids)
+            begun.loss_sum, begun.correct = begun.loss_sum + loss, begun.correct + right
+            if self.feed.anywhere and step + 1 < self.steps and due(step + 1):
+                begun = self._take_down(begun, step + 1)
+                keep()
             if on_step is not None:
                 on_step(epoch + 1, step + 1, self.steps)
-        loss_sum, hits = self.world.sums([loss_sum, correct])
-        seen, seconds = self.steps * self.batch_size, self.lap()
+        loss_sum, hits = self.world.sums([begun.loss_sum, begun.correct])
+        seen, seconds = self.steps * self.batch_size, begun.seconds + self.lap()
         figures = {
             "train_loss": loss_sum / self.steps,
             "train_top1": hits / seen,
@@ -150,14 +139,24 @@ class Run:
         }
         return {"epoch": epoch + 1, "lr": lr, **figures, "seconds": seconds}
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, torch.Generator]]:
-        """The pictures of each step of an epoch, with what their augmentation is drawn from."""
-        generator = self._generator(epoch)
-        order = repeated(torch.randperm(len(self.images), generator=generator), self.batch_size, self.config.repeat)
-        for step in range(self.steps):
-            yield order[step * self.batch_size : (step + 1) * self.batch_size], generator
+    def _take_down(self, begun: Begun, steps: int) -> Begun:
+        """Bring the progress to where the epoch stands after so many steps; what this process goes on from."""
+        loss_sum, correct = self.world.sums([begun.loss_sum, begun.correct])
+        done = self.progress
+        done.begun = asdict(Begun(steps, loss_sum, correct, begun.seconds + self.lap()))
+        done.skipped, done.scaler = sorted(self.feed.skipped), self.update.state()
+        return self._begun()
 
-    def step(self, chosen: Tensor, taken: int, generator: torch.Generator) -> tuple[float, int]:
+    def _begun(self) -> Begun:
+        """What the epoch has come to as far as it is kept; the sums over all processes are the leader's."""
+        begun = Begun(**self.progress.begun)
+        return begun if self.world.leader else replace(begun, loss_sum=0.0, correct=0.0)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Batch, torch.Generator]]:
+        """The pictures of each step of an epoch, from step ``first`` on, with what their augmentation is drawn from."""
+        return self.feed.batches(epoch, first, self.batch_size, self._generator)
+
+    def step(self, chosen: Batch, taken: int, generator: torch.Generator) -> tuple[float, int]:
         """One step, after ``taken`` earlier ones, on the pictures ``chosen``.
 
         Every process augments all of them and takes its share. Returns what that share has in the loss, and how many of
@@ -165,7 +164,7 @@ class Run:
         """
         config = self.config
         batch = augment(self._pictures(chosen, taken).to(self.device), config, self.p, generator)
-        labels = self.labels[chosen].to(self.device)
+        labels = chosen.labels.to(self.device)
         batch, target = mix(batch, labels, self.classes, config, generator)
         mine = self.world.share(len(chosen))
         with nullcontext() if self.hints is None else self.hints.watching():
@@ -211,6 +210,7 @@ class Run:
         """Take the epoch into the history; the leader writes the files, whose last checkpoint declares it done."""
         done = self.progress
         done.history.append(row)
+        done.begun, done.skipped = {}, sorted(self.feed.skipped)
         done.scaler = self.update.state()
         if row["val_top1"] > done.best_top1:
             done.best_top1, done.best_epoch = row["val_top1"], row["epoch"]
@@ -218,16 +218,20 @@ class Run:
                 best = {"epoch": row["epoch"], "val_top1": row["val_top1"]}
                 checkpoint.write(workdir / BEST, checkpoint.model_tensors(self.evaluated(), ""), best)
         if self.world.leader:
-            tensors = checkpoint.model_tensors(self.model, WEIGHTS)
-            tensors |= checkpoint.optimizer_tensors(self.optimizer, OPTIMIZER)
-            if self.average is not None:
-                tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
-            if self.hints is not None:
-                tensors |= checkpoint.model_tensors(self.hints.regressors, REGRESSORS)
-            state = asdict(done) | {"identity": identity}
-            checkpoint.write(workdir / LAST, tensors, state, previous=workdir / PREVIOUS)
+            self.keep(workdir, identity)
             history.write_csv(workdir / "history.csv", done.history)
         self.world.barrier()
+
+    def keep(self, workdir: Path, identity: str) -> None:
+        """Write a checkpoint of where the training stands; the leader's business."""
+        tensors = checkpoint.model_tensors(self.model, WEIGHTS)
+        tensors |= checkpoint.optimizer_tensors(self.optimizer, OPTIMIZER)
+        if self.average is not None:
+            tensors |= checkpoint.model_tensors(self.average.model, AVERAGE)
+        if self.hints is not None:
+            tensors |= checkpoint.model_tensors(self.hints.regressors, REGRESSORS)
+        state = asdict(self.progress) | {"identity": identity}
+        checkpoint.write(workdir / LAST, tensors, state, previous=workdir / PREVIOUS)
 
     @contextmanager
     def faster(self) -> Iterator[None]:
@@ -265,24 +269,26 @@ class Run:
         key = (self._view(epoch), step) if self.config.views else None
         return self.teacher.logits(batch, self.p, self.progress.precision, key)
 
-    def _generator(self, epoch: int) -> torch.Generator:
-        """What the epoch's order and augmentation are drawn from; torch's global source (dropout) is seeded too."""
-        torch.manual_seed(_seed_of(self.config.seed, epoch) + 2 * self.world.rank)  # dropout: another in each process
-        return torch.Generator().manual_seed(_seed_of(self.config.seed, self._view(epoch)) + 1)
+    def _generator(self, epoch: int, step: int | None = None) -> torch.Generator:
+        """What the order and augmentation of an epoch, or of one step of it, are drawn from; torch's global source
+        (dropout) is seeded too.
+        """
+        place = () if step is None else (step,)
+        seed = _seed_of(self.config.seed, epoch, *place)
+        torch.manual_seed(seed + 2 * self.world.rank)  # dropout: another in each process
+        return torch.Generator().manual_seed(_seed_of(self.config.seed, self._view(epoch), *place) + 1)
 
     def _view(self, epoch: int) -> int:
         """The epoch whose augmentation this one has."""
         return epoch % self.config.views if self.config.views else epoch
 
-    def _pictures(self, chosen: Tensor, taken: int) -> Tensor:
+    def _pictures(self, chosen: Batch, taken: int) -> Tensor:
         """The pictures of step ``taken``, through the pipeline where there is one: (N, H, W, 3) uint8."""
-        pictures = self.images[chosen]
         if self.pipeline is None:
-            return pictures
-        ids = [self.ids[index] for index in chosen.tolist()]
-        seeds = seeds_of(self.config.seed, self._view(taken // self.steps), ids)
-        return torch.from_numpy(self.pipeline(pictures.numpy(), seeds, ids))
+            return chosen.images
+        seeds = seeds_of(self.config.seed, self._view(taken // self.steps), chosen.ids)
+        return torch.from_numpy(self.pipeline(chosen.images.numpy(), seeds, chosen.ids))
 
 
-def _seed_of(seed: int, epoch: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7], "big")
+def _seed_of(*numbers: int) -> int:
+    return int.from_bytes(hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()[:7], "big")

@@ -35,16 +35,22 @@ class Stop:
         """Stop at the next place; also what a signal calls, which is why it takes arguments and does nothing else."""
         self.asked = True
 
-    def watching(self, on_step: Callable[[int, int, int], None] | None) -> Callable[[int, int, int], None]:
-        """``on_step`` with a look at the wish after it. Behind an epoch's last step there is none: it may be kept."""
+    def watching(
+        self, on_step: Callable[[int, int, int], None] | None, kept: Callable[[], int] = lambda: 0
+    ) -> Callable[[int, int, int], None]:
+        """``on_step`` with a look at the wish after it. Behind an epoch's last step there is none: it may be kept.
+
+        ``kept`` says how many of the epoch's steps are in a checkpoint.
+        """
 
         def after_step(epoch: int, step: int, steps: int) -> None:
             if on_step is not None:
                 on_step(epoch, step, steps)
             if self.asked and step < steps:
+                there = f", step {kept() + 1}" if kept() else ""
                 raise StoppedError(
                     f"stopped by SIGTERM after epoch {epoch}, step {step} of {steps}; "
-                    f"run the same command again to go on from epoch {epoch}"
+                    f"run the same command again to go on from epoch {epoch}{there}"
                 )
 
         return after_step

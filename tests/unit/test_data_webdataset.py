@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgecnn.data.source import open_data
-from edgecnn.errors import DataError
-from edgecnn.spec import Split
+from edgecnn.data import packed
+from edgecnn.data.items import Item
+from edgecnn.data.source import open_data, with_most
+from edgecnn.data.stream import open_stream
+from edgecnn.errors import DataError, UsageError
+from edgecnn.spec import Preprocess, Split
 
 
 def png(level: int) -> bytes:
@@ -82,3 +86,53 @@ def test_a_file_that_is_no_tar_file(tmp_path: Path) -> None:
     (tmp_path / "set.tar").write_bytes(b"nothing of the kind" * 100)
     with pytest.raises(DataError, match=r"set\.tar"):
         open_data(str(tmp_path / "set.tar"))
+
+
+def many(count: int, torn: set[int]) -> dict[str, bytes]:
+    return {
+        name: content[:30] if name.endswith(".png") and int(name[:4]) in torn else content
+        for name, content in samples(count).items()
+    }
+
+
+def test_a_sample_is_decoded_of_a_set_that_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "CHECKED", 40)
+    write_tar(tmp_path / "set.tar", many(400, {0, 7}))  # the first is in the sample
+    data = open_data(str(tmp_path), sampled=True)
+    assert [len(data.splits[split]) for split in Split] == [320, 40, 40]
+    assert data.notes[0] == "40 of 400 pictures were decoded to check them"
+    assert len(data.notes) == 2 and data.notes[1].startswith("set/0000: ")
+    with pytest.raises(DataError, match=r"2 problems found"):
+        open_data(str(tmp_path))
+
+
+def test_a_sample_with_many_broken_pictures_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "CHECKED", 40)
+    write_tar(tmp_path / "set.tar", many(400, set(range(0, 400, 10))))
+    with pytest.raises(DataError, match=r"20 problems found") as told:
+        open_data(str(tmp_path), sampled=True)
+    assert "set/0000: " in told.value.message
+
+
+def test_a_file_without_places_for_its_pictures_cannot_be_streamed(tmp_path: Path) -> None:
+    data = open_data(str(write_tar(tmp_path / "set.tar", samples(20))))
+    assert isinstance(data, packed.PackedImages)
+    with pytest.raises(UsageError, match="cannot be streamed: Parquet"):
+        open_stream(replace(data, place=None), Preprocess(8, (0.5,) * 3, (0.25,) * 3))
+
+
+def test_a_line_is_found_when_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "CHECKED", 2)
+    line = io.BytesIO()
+    Image.new("RGB", (600, 2)).save(line, "PNG")
+    data = open_data(str(write_tar(tmp_path / "set.tar", samples(20) | {"0004.png": line.getvalue()})), sampled=True)
+    with pytest.raises(DataError, match=r"set/0004: 600 x 2 pixels: one side is more than 50 times"):
+        data.read(Item("set/0004", 0))
+
+
+def test_val_and_test_have_an_end(tmp_path: Path) -> None:
+    data = open_data(str(write_tar(tmp_path / "set.tar", samples(400))))
+    few = with_most(data, 10)
+    assert [len(few.splits[split]) for split in Split] == [320, 10, 10]
+    assert set(few.splits[Split.VAL]) <= set(data.splits[Split.VAL])
+    assert with_most(data, 40) is data

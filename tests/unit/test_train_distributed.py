@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 import edgecnn
+from edgecnn.data.items import Item
+from edgecnn.data.stream import ImageStream, open_stream
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, EdgecnnError, UsageError
-from edgecnn.spec import Preprocess
-from edgecnn.train import checkpoint, loop, run
+from edgecnn.spec import Preprocess, Split
+from edgecnn.train import checkpoint, keeping, loop, run
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World, joined, parts
@@ -44,6 +47,7 @@ CONFIGS = {
     "taught": replace(BASE, balance=True, label_smoothing=0.1, views=2, low_size=6, low_epochs=1, accumulate=2),
     "taught_by_hints": replace(BASE, batch_size=15, hint_weight=0.5, accumulate=2, sam=0.05),
     "sync_bn": replace(BASE, sync_bn=True),
+    "streamed": replace(BASE, batch_size=15, shuffle=24, mixup=0.4, repeat=3, crop_scale=0.5),
     "sharpness_aware_sync_bn": replace(BASE, sync_bn=True, sam=0.1, l1=1e-4),
     "own_bn": BASE,
 }
@@ -70,8 +74,37 @@ def pictures(n: int, seed: int) -> ImageTensors:
 TRAIN, VAL = pictures(80, 0), pictures(37, 1)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A set whose training pictures are those of ``TRAIN``, one of them broken."""
+
+    name: str = "kept"
+    labels: tuple[str, ...] = ("dark", "bright", "brighter")
+    digest: str = "kept"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> Mapping[Split, tuple[Item, ...]]:
+        return {Split.TRAIN: tuple(Item(id, int(label)) for id, label in zip(TRAIN.ids, TRAIN.labels, strict=True))}
+
+    def read(self, item: Item) -> Image.Image:
+        if item.id == "0/17":
+            raise DataError("0/17: torn")
+        return Image.fromarray(TRAIN.images[TRAIN.ids.index(item.id)])
+
+
+def streamed() -> ImageStream:
+    """``TRAIN`` as if it lay in files of ten pictures."""
+    places = np.arange(len(TRAIN))
+    return replace(open_stream(Kept(), P), files=places // 10, offsets=places % 10)
+
+
 def train(case: str, workdir: Path, **options: Any) -> tuple[nn.Module, list[Row]]:
     model = network(norm="bn" in case, dropout=0.2 if case == "own_bn" else 0.0)
+    teacher = Teacher(network(norm=False), P) if case == "taught" else None
+    pictures = streamed() if case == "streamed" else TRAIN
+    told = {"tell": lambda line: None} | options
+    return model, loop.fit(model, pictures, VAL, P, CONFIGS[case], workdir, teacher=teacher, **told).history
     teacher = Teacher(network(norm=False), P) if case.startswith("taught") else None
     return model, loop.fit(model, TRAIN, VAL, P, CONFIGS[case], workdir, teacher=teacher, **options).history
 
@@ -90,9 +123,16 @@ def work(folder: Path, kind: str, world: World) -> None:
     """What one of torchrun's processes does: train each case, or one of them until something happens to rank 1."""
     run.WeightAverage = Averages  # type: ignore[misc]
 
+    keeping.KEEP_STEPS = 2  # where a training can be kept within an epoch
+    started: list[str] = []
+
     def strike(epoch: int, step: int, steps: int) -> None:
-        if world.rank == 1 and (epoch, step) == (2, 3) and not int(os.environ["TORCHELASTIC_RESTART_COUNT"]):
-            if kind == "killed":
+        restarts = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+        if restarts and world.leader and not started:
+            started.append(f"going on with epoch {epoch}, step {step}")
+            print(started[0], flush=True)
+        if world.rank == 1 and (epoch, step) == (2, 3) and not restarts:
+            if kind != "failing":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise DataError("the disk under process 1 is gone")
 
@@ -100,7 +140,7 @@ def work(folder: Path, kind: str, world: World) -> None:
         if world.leader:
             print("trained epoch", row["epoch"], flush=True)
 
-    for case in CONFIGS if kind == "all" else ["own_bn"]:
+    for case in {"all": list(CONFIGS), "streamed": ["streamed"]}.get(kind, ["own_bn"]):
         watched = {} if kind == "all" else {"on_step": strike, "on_epoch": show}
         _, history = train(case, folder / case, world=world, **watched)
         tensors = checkpoint.model_tensors(Averages.last.model, "")
@@ -166,9 +206,21 @@ def test_a_process_that_is_killed_costs_one_epoch(together: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     told = ["another of the 2 processes ended without a word", "stopped by SIGTERM"]  # torchrun's signal may be faster
     assert len(own_lines(done)) <= 1 and all(any(each in line for each in told) for line in own_lines(done))
-    assert done.stdout.splitlines() == ["trained epoch 1", "trained epoch 2", "trained epoch 3"]  # the first one once
+    lines = ["trained epoch 1", "going on with epoch 2, step 1", "trained epoch 2", "trained epoch 3"]
+    assert done.stdout.splitlines() == lines
     whole, resumed = (load_file(folder / "own_bn-1.safetensors") for folder in (together, tmp_path))
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_a_process_that_is_killed_in_a_stream_costs_few_steps(together: Path, tmp_path: Path) -> None:
+    done = start(__file__, tmp_path, "streamed", torchrun=("--max-restarts", "1"))
+    assert done.returncode == 0, done.stderr
+    lines = ["trained epoch 1", "going on with epoch 2, step 3", "trained epoch 2", "trained epoch 3"]
+    assert done.stdout.splitlines() == lines
+    whole, resumed = (load_file(folder / "streamed-1.safetensors") for folder in (together, tmp_path))
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    rows = [json.loads((folder / "streamed.json").read_text()) for folder in (together, tmp_path)]
+    assert [row["train_loss"] for row in rows[0]] == [row["train_loss"] for row in rows[1]]
 
 
 def test_a_process_that_fails_is_the_only_one_heard(tmp_path: Path) -> None:

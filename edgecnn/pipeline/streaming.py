@@ -1,0 +1,68 @@
+"""Whether the training pictures are streamed: decoded in every epoch anew, where no cache holds them decoded.
+
+What is streamed is the train split. Val and test are decoded once, into memory or a mapped file, as always; so that
+this ends for a set of any size, they have at most as many pictures as take a quarter of that cache each. Mean and std
+are those of ``stream.SAMPLE`` pictures of train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgecnn.data.items import ImageSet
+from edgecnn.data.memory import DISK_LIMIT_BYTES
+from edgecnn.data.source import can_sample, with_most, with_val_share
+from edgecnn.data.stream import open_stream
+from edgecnn.data.tensors import load_split
+from edgecnn.errors import UsageError
+from edgecnn.pipeline.context import Context, opened
+from edgecnn.spec import Preprocess, Split
+from edgecnn.steps import TrainStep
+from edgecnn.train.feed import Pictures
+
+QUARTER = 4  # the part of the cache that val and test may each take
+
+
+def opened_for(
+    context: Context, step: TrainStep, source: str, image_size: Callable[[int], int]
+) -> tuple[TrainStep, ImageSet]:
+    """The pictures, and the step that says whether they are streamed: ``stream`` is true or ``None`` then, as always
+    before there was a choice.
+
+    Where the step leaves it open, they are if more would have to be kept than ``memory.DISK_LIMIT_BYTES``.
+    ``image_size`` gives the side of a picture for a number of classes. Raises ``UsageError`` for a step that cannot
+    stream, and what opening raises.
+    """
+    if step.stream:
+        _check(step, "stream is true")
+    data = opened(source, context.data_seed, sampled=step.stream is not False and can_sample(source))
+    picture = 3 * image_size(len(data.labels)) ** 2
+    needed = picture * len(data.splits[Split.TRAIN])
+    if step.stream is None and needed > DISK_LIMIT_BYTES:
+        reason = f"the decoded pictures would take {needed >> 30} GiB, and the cache holds {DISK_LIMIT_BYTES >> 30}"
+        _check(step, reason)
+        context.tell(f"{reason}: they are streamed (stream: true)")
+    elif not step.stream:
+        return step.model_copy(update={"stream": None}), opened(source, context.data_seed)
+    return step.model_copy(update={"stream": True}), data
+
+
+def divided(step: TrainStep, data: ImageSet, image_size: int) -> ImageSet:
+    """The pictures in the splits that a step trains with: its ``val_share``, and an end for what is not streamed."""
+    if step.val_share is not None:
+        data = with_val_share(data, step.val_share)
+    return with_most(data, max(1, DISK_LIMIT_BYTES // QUARTER // (3 * image_size**2))) if step.stream else data
+
+
+def training_pictures(data: ImageSet, p: Preprocess, streamed: bool) -> Pictures:
+    """The train split: an array, or a stream. Raises what ``load_split`` and ``open_stream`` raise."""
+    return open_stream(data, p) if streamed else load_split(data, Split.TRAIN, p)
+
+
+def _check(step: TrainStep, reason: str) -> None:
+    """Refuse what needs all training pictures at once."""
+    if step.transfer != "full":
+        raise UsageError(
+            f"transfer: {step.transfer} keeps features of all training pictures, which cannot be streamed; {reason}",
+            hint="use transfer: full, or, where the disk has room for the decoded pictures, stream: false",
+        )
