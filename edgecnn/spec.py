@@ -24,6 +24,14 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class Task(StrEnum):
+    """What a picture is asked; ``edgecnn.tasks`` says what the logits mean in each."""
+
+    MULTI_CLASS = "multi_class"
+    BINARY = "binary"
+    MULTI_LABEL = "multi_label"
+
+
 class Format(StrEnum):
     """How a network is written down."""
 

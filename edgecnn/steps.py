@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgecnn.spec import Format, Runtime
+from edgecnn.spec import Format, Runtime, Task
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -75,7 +75,10 @@ class Training(Settings):
 
 
 class TrainStep(Training):
-    """Train a model, or fine-tune one when ``pretrained`` says where its weights come from."""
+    """Train a model, or fine-tune one when ``pretrained`` says where its weights come from.
+
+    ``task`` is found from the pictures when it is not given: ``multi_label`` where they have several labels each.
+    """
 
     kind: Literal["train"] = "train"
     output: Name = "float"
@@ -92,6 +95,7 @@ class TrainStep(Training):
     normalization: Literal["auto", "uniform", "per_channel"] = "auto"
     transfer: Literal["full", "two_stage", "features"] = "full"
     classifier: Literal["logistic", "svm"] = "logistic"
+    task: Task | None = None
     train_last: Annotated[int, Field(ge=0)] | None = None
     val_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     teacher: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -25,11 +26,15 @@ class Opener(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source: which sources are of it, how they are opened, and whether they are names or paths."""
+    """A kind of source: which sources are of it, how they are opened, and whether they are names or paths.
+
+    ``open_labels`` opens one whose pictures have several labels each, also where it does not say so itself.
+    """
 
     matches: Callable[[str], bool]
     open: Opener
     is_path: bool = True
+    open_labels: Opener | None = None
 
 
 def _digits(source: str, *, seed: int, fractions: tuple[float, float, float]) -> ImageSet:
@@ -43,7 +48,7 @@ def _is_table(source: str) -> bool:
 KINDS: dict[str, Kind] = {  # the first that matches counts
     "digits": Kind(lambda source: source == "digits", _digits, is_path=False),
     "torchvision": Kind(lambda source: source.startswith(PREFIX), open_torchvision, is_path=False),
-    "table": Kind(_is_table, open_table),
+    "table": Kind(_is_table, open_table, open_labels=partial(open_table, several=True)),
     "parquet": Kind(holds_shards, open_parquet),
     "webdataset": Kind(holds_tars, open_webdataset),
     "folder": Kind(lambda source: True, open_folder),

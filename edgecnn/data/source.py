@@ -14,7 +14,7 @@ from PIL import Image
 
 from edgecnn.data.folder import LISTED_PROBLEMS
 from edgecnn.data.grouping import make_folds, split_grouped
-from edgecnn.data.items import ImageSet, Item
+from edgecnn.data.items import ImageSet, Item, many_labels
 from edgecnn.data.kinds import kind_of
 from edgecnn.data.splits import SPLIT_ORDER, by_id, check_fractions, split_stratified
 from edgecnn.data.table import folds_of, groups_of
@@ -27,7 +27,13 @@ FOLD_VAL_SHARE = 0.1  # of the pictures outside the fold
 _FOLD = re.compile(r"(?P<source>.+)#fold=(?P<number>[1-9]\d*)/(?P<count>[1-9]\d*)")
 
 
-def open_data(source: str, *, seed: int = 0, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> ImageSet:
+def open_data(
+    source: str,
+    *,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    several: bool = False,
+) -> ImageSet:
     """Open ``"digits"`` (embedded), a folder of pictures or another source of ``kinds``; check every file, and split.
 
     A folder holds class folders, either directly (then it is split by ``fractions``, stratified, seeded) or inside
@@ -44,20 +50,30 @@ def open_data(source: str, *, seed: int = 0, fractions: tuple[float, float, floa
     ``SOURCE#fold=2/5`` is the second of five folds: the fold is the **test** split, a tenth of all other pictures is
     val and chooses the epoch. See ``one_fold``.
 
+    With ``several`` a class such as ``cat|indoors`` is taken for several labels, where the source can have those; a
+    table that says so itself is read that way in any case. See ``table``.
+
     Every file is decoded once, in threads, so that nothing can break in the middle of an epoch. Raises ``DataError``
     with all problems at once, ``UsageError`` for impossible fractions.
     """
     check_fractions(fractions)
     whole, number, count = parse_fold(source)
     if count:
-        return one_fold(_opened_whole(whole, seed, fractions), number, count, seed)
-    return kind_of(source).open(source, seed=seed, fractions=fractions)
+        return one_fold(_opened_whole(whole, seed, fractions, several), number, count, seed)
+    return _open(source, seed, fractions, several)
+
+
+def _open(source: str, seed: int, fractions: tuple[float, float, float], several: bool) -> ImageSet:
+    kind = kind_of(source)
+    if several and kind.open_labels is not None:
+        return kind.open_labels(source, seed=seed, fractions=fractions)
+    return kind.open(source, seed=seed, fractions=fractions)
 
 
 @lru_cache(maxsize=1)
-def _opened_whole(source: str, seed: int, fractions: tuple[float, float, float]) -> ImageSet:
+def _opened_whole(source: str, seed: int, fractions: tuple[float, float, float], several: bool) -> ImageSet:
     """The set that folds are made of: all its pictures are checked once, not once for each fold."""
-    return kind_of(source).open(source, seed=seed, fractions=fractions)
+    return _open(source, seed, fractions, several)
 
 
 def parse_fold(source: str) -> tuple[str, int, int]:
@@ -141,7 +157,9 @@ def with_val_share(data: ImageSet, share: float) -> ImageSet:
     Of many pictures a few hundred are enough to choose the best epoch, and every other one can be learned from.
     """
     both = (*data.splits[Split.TRAIN], *data.splits[Split.VAL])
-    halves = split_stratified(both, {Split.TRAIN: 1 - share, Split.VAL: share}, 0)
+    weights = {Split.TRAIN: 1 - share, Split.VAL: share}
+    several = many_labels(both)
+    halves = split_grouped(both, weights, 0, data.labels) if several else split_stratified(both, weights, 0)
     return _Resplit(data, {**halves, Split.TEST: data.splits[Split.TEST]})
 
 
@@ -182,7 +200,7 @@ def _given_fold(
             hint=f"use --folds {len(names)}, or remove the column",
         )
     found = by_id(item for item in items if given[item.id] == names[number - 1])
-    if absent := set(range(len(data.labels))) - {item.label for item in found}:
+    if absent := set(range(len(data.labels))) - {label for item in found for label in item.labels}:
         classes = ", ".join(repr(data.labels[label]) for label in sorted(absent))
         raise DataError(
             f"fold {names[number - 1]} of {data.name} has no picture of {classes}",

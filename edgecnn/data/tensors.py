@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.data.items import ImageSet, Item
+from edgecnn.data.items import ImageSet, Item, has_many_labels
 from edgecnn.data.memory import memory_limit
 from edgecnn.data.parallel import in_threads
 from edgecnn.data.preprocess import Pixels, apply
 from edgecnn.data.splits import pick_stratified
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Interpolation, Preprocess, Split
+from edgecnn.tasks import Labels
 
 _BLOCK = 512  # pictures in flight at once when streaming
 
@@ -23,11 +24,12 @@ _BLOCK = 512  # pictures in flight at once when streaming
 class ImageTensors:
     """Preprocessed pictures.
 
-    ``images`` (N, H, W, 3) uint8, ``labels`` (N,) int64, ``ids`` N names, all in the same order.
+    ``images`` (N, H, W, 3) uint8, ``labels`` (N,) int64 class numbers, or (N, K) uint8 of 0 and 1 where a picture may
+    have several, ``ids`` N names, all in the same order.
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: Labels
     ids: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -47,7 +49,7 @@ def load_split(data: ImageSet, split: Split, p: Preprocess, *, limit: int | None
     if len(items) * p.size * p.size * 3 > memory_limit():
         from edgecnn.data.mapped import load_mapped  # needs the file locks of POSIX systems
 
-        return ImageTensors(load_mapped(data, items, p), _labels(items), tuple(item.id for item in items))
+        return ImageTensors(load_mapped(data, items, p), _labels(data, items), tuple(item.id for item in items))
     return load_items(data, items, p)
 
 
@@ -60,7 +62,7 @@ def load_items(data: ImageSet, items: Sequence[Item], p: Preprocess) -> ImageTen
 
     for _ in in_threads(load, range(len(items))):
         pass
-    return ImageTensors(images, _labels(items), tuple(item.id for item in items))
+    return ImageTensors(images, _labels(data, items), tuple(item.id for item in items))
 
 
 def iter_batches(data: ImageSet, items: Sequence[Item], p: Preprocess, batch_size: int) -> Iterator[ImageTensors]:
@@ -159,5 +161,10 @@ def choose_calibration(data: ImageSet, count: int, seed: int) -> tuple[Item, ...
     return pick_stratified(data.splits[Split.TRAIN], count, seed, "calibration")
 
 
-def _labels(items: Sequence[Item]) -> NDArray[np.int64]:
-    return np.array([item.label for item in items], np.int64)
+def _labels(data: ImageSet, items: Sequence[Item]) -> Labels:
+    if not has_many_labels(data):
+        return np.array([item.label for item in items], np.int64)
+    matrix = np.zeros((len(items), len(data.labels)), np.uint8)
+    for row, item in enumerate(items):
+        matrix[row, list(item.labels)] = 1
+    return matrix

@@ -9,10 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgecnn import tasks
 from edgecnn.bundle import Bundle
-from edgecnn.data.items import ImageSet
+from edgecnn.data.items import ImageSet, has_many_labels
 from edgecnn.data.source import is_there, open_data, place_of, with_splits
 from edgecnn.errors import DataError
+from edgecnn.spec import Task
+from edgecnn.steps import TrainStep
 
 if TYPE_CHECKING:
     from edgecnn.train.distributed import World
@@ -68,10 +71,23 @@ class Context:
     world: World | None = None
 
 
+def opened(source: str, seed: int, task: Task | None = None) -> ImageSet:
+    """Open a data set once per process: checking 50,000 files takes a while. ``task`` is what it is opened for."""
+    return _opened(source, seed, task is Task.MULTI_LABEL)
+
+
 @cache
-def opened(source: str, seed: int) -> ImageSet:
-    """Open a data set once per process: checking 50,000 files takes a while."""
-    return open_data(source, seed=seed)
+def _opened(source: str, seed: int, several: bool) -> ImageSet:
+    return open_data(source, seed=seed, several=several)
+
+
+def opened_for(step: TrainStep, source: str, seed: int) -> tuple[ImageSet, Task]:
+    """The pictures of a training, and its task: the step's, or the one that they tell.
+
+    Raises ``UsageError`` when the two do not fit.
+    """
+    data = opened(source, seed, step.task)
+    return data, tasks.choose(step.task, data.labels, has_many_labels(data), source)
 
 
 def describe_data(data: ImageSet, source: str, seed: int) -> dict[str, Any]:
@@ -91,7 +107,13 @@ def data_of(bundle: Bundle, override: str | None = None) -> ImageSet:
     source = override if override is not None and moved else str(facts["source"])
     if not moved and not is_there(source):
         raise DataError(f"the pictures of {bundle.path} were in {source}", hint="say where they are now with --data")
-    data = opened(source, int(facts["seed"]))
+    data = opened(source, int(facts["seed"]), bundle.task)
+    if has_many_labels(data) != (bundle.task is Task.MULTI_LABEL):
+        raise DataError(
+            f"{source} names {'several labels' if has_many_labels(data) else 'one class'} for each picture; "
+            f"{bundle.path} is for the task {bundle.task}",
+            hint="name pictures of the same kind",
+        )
     if list(data.labels) != bundle.manifest.labels:
         raise DataError(
             f"{source} has the classes {_list(data.labels)}; {bundle.path} knows {_list(bundle.manifest.labels)}",

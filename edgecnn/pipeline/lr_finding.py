@@ -10,11 +10,12 @@ from edgecnn.bundle import dump_json, write_atomically
 from edgecnn.data.source import with_val_share
 from edgecnn.errors import UsageError
 from edgecnn.pipeline import teaching
-from edgecnn.pipeline.context import Context, opened
-from edgecnn.pipeline.training import load_pictures, model_spec, prepared, train_config
+from edgecnn.pipeline.context import Context, opened_for
+from edgecnn.pipeline.training import load_pictures, model_spec, prepared, train_config, with_task
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Split
 from edgecnn.steps import TrainStep
+from edgecnn.tasks import outputs
 from edgecnn.train import lr_finder
 from edgecnn.train.freezing import train_only_last
 from edgecnn.train.lr_finder import STEPS, RateCurve, draw
@@ -27,12 +28,13 @@ def find_lr(context: Context, step: TrainStep) -> RateCurve:
     """
     if step.transfer == "features":
         raise UsageError("transfer: features has no learning rate", hint="fit the classifier with edgecnn train")
-    data = opened(context.data or "digits", context.data_seed)
+    data, task = opened_for(step, context.data or "digits", context.data_seed)
+    step = with_task(step, task)
     if step.val_share is not None:
         data = with_val_share(data, step.val_share)
-    teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
+    teacher = teaching.find(step.teacher, context.run, data.labels, task) if step.teacher else None
     settings = train_config(step, step.seed, step.device, step.threads)
-    spec = model_spec(step, len(data.labels))
+    spec = model_spec(step, outputs(task, len(data.labels)))
     model = prepared(context, step, spec)
     p, sets = load_pictures(step, spec, data)
     if step.transfer == "two_stage":
@@ -41,7 +43,7 @@ def find_lr(context: Context, step: TrainStep) -> RateCurve:
             fit_classifier(elsewhere, step, model, sets[Split.TRAIN], sets[Split.VAL], p)
     if step.train_last is not None:
         train_only_last(model, step.train_last)
-    taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
+    taught_by = teaching.load(teacher, spec.num_classes, spec.image_size) if teacher else None
     watcher = context.watch("find-lr", 1)
     try:
         return lr_finder.find_lr(model, sets[Split.TRAIN], p, settings, teacher=taught_by, on_step=watcher.on_step)

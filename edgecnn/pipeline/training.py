@@ -19,14 +19,15 @@ from edgecnn.data.items import ImageSet
 from edgecnn.data.source import split_ids, with_val_share
 from edgecnn.data.tensors import ImageTensors, count_levels, load_split, stats_of_levels
 from edgecnn.errors import UsageError
-from edgecnn.measure.accuracy import accuracy
 from edgecnn.models import layers, pretrained, zoo
 from edgecnn.pipeline import diagnosing, teaching
-from edgecnn.pipeline.context import SPLITS, Context, describe_data, opened
+from edgecnn.pipeline.context import SPLITS, Context, describe_data, opened_for
+from edgecnn.pipeline.figuring import in_words, split_figures
 from edgecnn.pipeline.loading import WEIGHTS, save_golden
 from edgecnn.pipeline.transferring import fit_classifier
-from edgecnn.spec import Precision, Preprocess, Split
+from edgecnn.spec import Precision, Preprocess, Split, Task
 from edgecnn.steps import Settings, Training, TrainStep
+from edgecnn.tasks import outputs
 from edgecnn.train.config import TrainConfig, without_later
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
@@ -45,9 +46,10 @@ def train(context: Context, step: TrainStep) -> Bundle:
     Raises ``DataError``, ``ModelError``, ``BundleError``.
     """
     source = context.data or "digits"
-    data = opened(source, context.data_seed)
+    data, task = opened_for(step, source, context.data_seed)
+    step = with_task(step, task)
     config = identity(step)
-    teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
+    teacher = teaching.find(step.teacher, context.run, data.labels, task) if step.teacher else None
     if teacher is not None:
         config["teacher"] = teacher.identity
     facts = describe_data(data, source, context.data_seed)
@@ -62,7 +64,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
         data = with_val_share(data, step.val_share)
     # What can be refused is tried before the pictures are loaded, which takes a while.
     settings = train_config(step, step.seed, step.device, step.threads)
-    spec = model_spec(step, len(data.labels))
+    spec = model_spec(step, outputs(task, len(data.labels)))
     model = prepared(context, step, spec)
     world = context.world or World()
     with world.leader_first():
@@ -70,12 +72,12 @@ def train(context: Context, step: TrainStep) -> Bundle:
     if world.size > 1:
         context.tell(f"{world.size} processes train together, {settings.batch_size} pictures per step over all of them")
     p, sets = load_pictures(step, spec, data)
-    taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
+    taught_by = teaching.load(teacher, spec.num_classes, spec.image_size) if teacher else None
     result = _fitted(context, step, model, sets, p, settings, work, taught_by, world)
     if not world.leader:
         world.barrier()  # until the leader has written the bundle
         return bundles.open_bundle(target)
-    figures = _figures(result, model, spec, p, sets[Split.TEST])
+    figures = _figures(task, result, model, spec, p, sets[Split.TEST])
     with bundles.create(
         target,
         step="train",
@@ -85,6 +87,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
         precision=Precision.FP32.value,
         builder=spec.to_dict(),
         labels=list(data.labels),
+        task=task.value,
         preprocess=preprocess.to_dict(p),
         data=facts,
         config=config,
@@ -99,10 +102,15 @@ def train(context: Context, step: TrainStep) -> Bundle:
         save_golden(draft, lambda images: predict_logits(model, images, p), *keep)
     world.barrier()
     shutil.rmtree(work)
-    context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %")
+    context.tell(f"{target}: test {in_words(task, figures)}")
     for finding in diagnosing.findings(result.history, step.model_dump(), model, sets[Split.VAL], p, data.labels):
         context.tell(f"finding: {finding}")
     return bundles.open_bundle(target)
+
+
+def with_task(step: TrainStep, task: Task) -> TrainStep:
+    """The step with the task that it means; the usual one is never written down: it was there before the choice."""
+    return step.model_copy(update={"task": None if task is Task.MULTI_CLASS else task})
 
 
 def prepared(context: Context, step: TrainStep, spec: zoo.ModelSpec) -> nn.Module:
@@ -275,17 +283,21 @@ def write_recipe(folder: Path, name: str, data: dict[str, Any], step: Any) -> No
     (folder / "recipe.yaml").write_text(recipes.dump(made))
 
 
+def val_figures(result: TrainResult) -> dict[str, float]:
+    """What chose the epoch: top-1 on the validation pictures, or mean average precision, with top-1 (exact match)."""
+    best = result.history[result.best_epoch - 1] if result.history else {}
+    if "val_map" in best:
+        return {"val_map": result.best_top1, "val_top1": best["val_top1"]}
+    return {"val_top1": result.best_top1}
+
+
 def _figures(
-    result: TrainResult, model: nn.Module, spec: zoo.ModelSpec, p: Preprocess, test: ImageTensors
+    task: Task, result: TrainResult, model: nn.Module, spec: zoo.ModelSpec, p: Preprocess, test: ImageTensors
 ) -> dict[str, Any]:
-    top1 = accuracy(predict_logits(model, test.images, p), test.labels).top1
     params, macs = layers.totals(model, spec.image_size)
     return {
-        "test_top1": top1.value,
-        "test_top1_low": top1.low,
-        "test_top1_high": top1.high,
-        "test_images": top1.n,
-        "val_top1": result.best_top1,
+        **split_figures(task, predict_logits(model, test.images, p), test.labels),
+        **val_figures(result),
         "epochs": result.epochs,
         "seconds": round(result.seconds, 1),
         "params": params,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from edgecnn.errors import UsageError
+from edgecnn.spec import Task
 
 OPTIMIZERS = ("sgd", "adamw", "rmsprop")
 SCHEDULES = ("cosine", "linear", "step", "one_cycle", "constant", "plateau")
@@ -15,7 +16,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
-LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1}
+LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1, "task": None}
 """Settings that came when trainings were under way, and their values where nothing changed for those."""
 
 
@@ -64,7 +65,7 @@ class TrainConfig:
         low_size: picture side, in pixels, during the first ``low_epochs`` epochs: cheaper steps while the weights are
             still coarse (progressive resizing). ``None``: full size throughout.
         low_epochs: see ``low_size``.
-        loss: ``ce``, ``focal`` or ``bce``, see ``losses.label_loss``.
+        loss: ``ce``, ``focal`` or ``bce``, see ``losses.label_loss``; with several labels ``ce`` is ``bce``.
         focal_gamma: how much the focal loss turns away from what is right already.
         balance: weight each class by the inverse of how often it occurs.
         distill_weight: share of the loss against the teacher's logits, where there is a teacher.
@@ -79,6 +80,7 @@ class TrainConfig:
         clip_norm: gradients longer than this, over all weights, are scaled down to it; ``None``: never.
         precision: ``bf16`` runs under autocast; ``auto`` takes it where a few timed steps show that it is faster.
         patience: stop after so many epochs without a better validation accuracy; ``None``: never.
+        task: what the logits mean (``edgecnn.tasks``); ``None``: ``multi_class``.
         seed: decides order, augmentation and dropout.
         device: ``auto`` is CUDA where there is one.
         threads: CPU threads; ``None``: torch's own choice.
@@ -131,6 +133,7 @@ class TrainConfig:
     sync_bn: bool = False
     precision: str = "auto"
     patience: int | None = None
+    task: Task | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -150,6 +153,11 @@ class TrainConfig:
                 "randaug_strength 30; batch_size is a multiple of repeat; "
                 "each of accumulate's parts has at least 2 pictures",
             )
+
+    @property
+    def asked(self) -> Task:
+        """The task, ``multi_class`` where none is named."""
+        return self.task or Task.MULTI_CLASS
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON values."""

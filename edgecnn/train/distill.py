@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgecnn.spec import Preprocess
+from edgecnn.spec import Preprocess, Task
 from edgecnn.train.augment import shrink
+from edgecnn.train.losses import class_logits
 from edgecnn.train.precision import autocast
 
 
@@ -18,9 +19,12 @@ class Teacher:
     consistent", arXiv:2106.05237, section 3.1).
     """
 
-    def __init__(self, model: nn.Module, p: Preprocess) -> None:
-        """``model`` takes pictures normalized and sized as ``p`` says and gives (N, K) logits; it is not trained."""
-        self.model, self.p = model.eval().requires_grad_(False), p
+    def __init__(self, model: nn.Module, p: Preprocess, task: Task = Task.MULTI_CLASS) -> None:
+        """``model`` takes pictures normalized and sized as ``p`` says and gives (N, K) logits; it is not trained.
+
+        A binary one teaches the logits of its two classes: a network of either kind can learn them.
+        """
+        self.model, self.p, self.task = model.eval().requires_grad_(False), p, task
         self._remembered: dict[tuple[int, int], Tensor] = {}
 
     def to(self, device: torch.device) -> None:
@@ -36,7 +40,8 @@ class Teacher:
         if key is not None and key in self._remembered:
             return self._remembered[key].to(batch.device).float()
         with torch.no_grad(), autocast(precision, batch.device):
-            logits: Tensor = self.model(shrink(renormalize(batch, p, self.p), self.p.size)).float()
+            given: Tensor = self.model(shrink(renormalize(batch, p, self.p), self.p.size)).float()
+        logits = class_logits(given, self.task)
         if key is not None:
             self._remembered[key] = logits.half().cpu()
             logits = self._remembered[key].to(batch.device).float()  # the same numbers the first time as later

@@ -22,8 +22,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -115,6 +117,14 @@ class World:
             return list(values)
         *totals, weights = self.sums([*(value * weight for value in values), weight])
         return [total / weights for total in totals]
+
+    def gathered(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The rows that the processes have of something (n, K), one after the other, everywhere."""
+        if self.size == 1:
+            return part
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, part)
+        return np.concatenate(parts)
 
     def leaders(self, value: Any) -> Any:
         """What the leader has for ``value``, everywhere."""

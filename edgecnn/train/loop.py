@@ -30,7 +30,10 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training ended: ``best_top1`` as a fraction of the validation pictures, ``seconds`` over all restarts."""
+    """How a training ended: ``best_top1`` as a fraction of the validation pictures, ``seconds`` over all restarts.
+
+    With several labels ``best_top1`` is the mean average precision, which chose the epoch.
+    """
 
     best_top1: float
     best_epoch: int
@@ -54,14 +57,15 @@ def fit(
     tell: Tell = warnings.warn,
     world: World | None = None,
 ) -> TrainResult:
-    """Train ``model`` in place; when this returns it holds the weights of the epoch with the best validation accuracy.
+    """Train ``model`` in place; when this returns it holds the weights of the epoch with the best validation accuracy
+    (with several labels: mean average precision).
 
     A run that was killed goes on from ``workdir``'s last checkpoint (when that one is damaged, from the one before) and
     ends with bit-identical weights (same machine, same number of threads); a finished one returns its result at once.
     SIGTERM lets the current step end, and the epoch if it was its last. The model comes back in eval mode, on the CPU.
 
     Args:
-        model: images (N, 3, H, W) float32 -> logits (N, K); fresh, pretrained or pruned.
+        model: images (N, 3, H, W) float32 -> logits (N, K), as ``config.task`` wants; fresh, pretrained or pruned.
         train: training pictures, uint8 (N, H, W, 3), with their labels.
         val: validation pictures: they choose the best epoch and, with ``patience``, the last one.
         p: the normalization that belongs to the pictures.
@@ -101,11 +105,11 @@ def fit(
         while run.progress.epoch < config.epochs and not run.out_of_patience():
             with fast_depthwise(run.model, run.device), synchronized(run.model, world, config.sync_bn):
                 row = run.one_epoch(stop.watching(on_step))
-            loss, top1 = run.validate(val)
-            if not math.isfinite(loss):
-                raise stopping.not_finite_validation(loss, row["epoch"], row["lr"])
-            row |= {"val_loss": loss, "val_top1": top1, "seconds": row["seconds"] + run.lap()}
-            run.record({name: row[name] for name in history.COLUMNS}, workdir, identity)
+            row |= run.validate(val)
+            if not math.isfinite(row["val_loss"]):
+                raise stopping.not_finite_validation(row["val_loss"], row["epoch"], row["lr"])
+            row["seconds"] += run.lap()
+            run.record({name: row[name] for name in history.columns(row)}, workdir, identity)
             scalars.add(run.progress.history[-1])
             if on_epoch is not None:
                 on_epoch(run.progress.history[-1])

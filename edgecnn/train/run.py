@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, UsageError
-from edgecnn.spec import Preprocess
+from edgecnn.spec import Preprocess, Task
+from edgecnn.tasks import Labels, mean_average_precision
 from edgecnn.train import checkpoint, history, stopping
 from edgecnn.train.augment import augment, repeated, shrink
 from edgecnn.train.config import TrainConfig
@@ -23,7 +26,7 @@ from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World, parts
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
 from edgecnn.train.freezing import set_training
-from edgecnn.train.losses import class_weights, loss_of_part
+from edgecnn.train.losses import class_logits, class_weights, loss_of_part, right
 from edgecnn.train.mixing import mix
 from edgecnn.train.optimizer import absolute_sum, make_optimizer, set_rate
 from edgecnn.train.precision import autocast, choose_precision
@@ -70,7 +73,8 @@ class Run:
         self.labels = torch.from_numpy(train.labels)
         blank = torch.zeros(1, 3, *self.images.shape[1:3], device=self.device)
         with torch.no_grad():
-            self.classes = self.model.eval()(blank).shape[1]
+            self.outputs = self.model.eval()(blank).shape[1]
+        self.classes = 2 if config.asked is Task.BINARY else self.outputs
         self.class_weights = class_weights(self.labels, self.classes).to(self.device) if config.balance else None
         if teacher is not None:
             teacher.to(self.device)
@@ -99,13 +103,9 @@ class Run:
             self.progress = _Progress(**state)
             return
         example = augment(self.images[: self.batch_size].to(self.device), self.config, self.p, self._generator(0))
-        if int(self.labels.max()) >= self.classes:
-            raise DataError(
-                f"label {int(self.labels.max())} occurs, but the model has {self.classes} logits",
-                hint="build the model with as many classes as the data has",
-            )
+        check_outputs(self.outputs, self.labels, self.config.asked)
         example = example[parts(self.world.share(len(example)), self.config.accumulate)[0]]
-        precision = choose_precision(self.config.precision, self.model, example, self.classes)
+        precision = choose_precision(self.config.precision, self.model, example, self.outputs)
         self.progress.precision = self.world.leaders(precision)
 
     def one_epoch(self, on_step: OnStep | None) -> history.Row:
@@ -151,6 +151,7 @@ class Run:
         config = self.config
         batch = augment(self.images[chosen].to(self.device), config, self.p, generator)
         labels = self.labels[chosen].to(self.device)
+        labels = labels.float() if labels.dim() == 2 else labels
         batch, target = mix(batch, labels, self.classes, config, generator)
         mine = self.world.share(len(chosen))
         wanted = None if self.teacher is None else self._teacher_logits(batch[mine], taken)
@@ -161,11 +162,11 @@ class Run:
         for part in parts(mine, config.accumulate):
             with self.world.gradients(self.network, last=part.stop == mine.stop):
                 with autocast(self.progress.precision, self.device):
-                    logits = self.network(batch[part]).float()
+                    logits = class_logits(self.network(batch[part]).float(), config.asked)
                 theirs = None if wanted is None else wanted[part.start - mine.start : part.stop - mine.start]
                 loss = loss_of_part(logits, target, part, config, self.class_weights, theirs)
                 torch.autograd.backward(loss * self.world.size)  # summed over processes, where DDP takes the mean
-            loss_sum, correct = loss_sum + loss.item(), correct + int((logits.argmax(1) == labels[part]).sum())
+            loss_sum, correct = loss_sum + loss.item(), correct + int(right(logits, labels[part], config.asked).sum())
         if config.l1:
             torch.autograd.backward(config.l1 * absolute_sum(self.model))
         if config.clip_norm is not None:
@@ -176,20 +177,26 @@ class Run:
             self.average.update(self.model, taken)
         return loss_sum, correct
 
-    def validate(self, val: ImageTensors) -> list[float]:
-        """Loss and top-1 on the validation pictures, of which every process looks at its share."""
-        mine = self.world.share(len(val))
+    def validate(self, val: ImageTensors) -> history.Row:
+        """Loss and top-1 on the validation pictures, of which every process looks at its share; mAP of all of them."""
+        mine, task = self.world.share(len(val)), self.config.asked
         images, labels = val.images[mine], val.labels[mine]
-        if not len(labels):
-            return self.world.mean((0.0, 0.0), 0)
-        return self.world.mean(loss_and_top1(predict_logits(self.evaluated(), images, self.p), labels), len(labels))
+        logits = predict_logits(self.evaluated(), images, self.p) if len(labels) else np.zeros((0, self.outputs), "f")
+        found = loss_and_top1(logits, labels, task) if len(labels) else (0.0, 0.0)
+        loss, top1 = self.world.mean(found, len(labels))
+        row = {"val_loss": loss, "val_top1": top1}
+        return row if task is not Task.MULTI_LABEL else row | {"val_map": self._ranked(logits, val.labels)}
+
+    def _ranked(self, logits: NDArray[np.float32], labels: Labels) -> float:
+        """Mean average precision of the logits (n, K) of all processes."""
+        return mean_average_precision(self.world.gathered(logits), labels)
 
     def record(self, row: history.Row, workdir: Path, identity: str) -> None:
         """Take the epoch into the history; the leader writes the files, whose last checkpoint declares it done."""
         done = self.progress
         done.history.append(row)
-        if row["val_top1"] > done.best_top1:
-            done.best_top1, done.best_epoch = row["val_top1"], row["epoch"]
+        if history.score(row) > done.best_top1:
+            done.best_top1, done.best_epoch = history.score(row), row["epoch"]
             if self.world.leader:
                 best = {"epoch": row["epoch"], "val_top1": row["val_top1"]}
                 checkpoint.write(workdir / BEST, checkpoint.model_tensors(self.evaluated(), ""), best)
@@ -238,6 +245,20 @@ class Run:
         torch.manual_seed(_seed_of(self.config.seed, epoch) + 2 * self.world.rank)  # dropout: another in each process
         view = epoch % self.config.views if self.config.views else epoch
         return torch.Generator().manual_seed(_seed_of(self.config.seed, view) + 1)
+
+
+def check_outputs(outputs: int, labels: Tensor, task: Task) -> None:
+    """Raise DataError where a network with so many logits cannot learn these labels."""
+    if task is Task.MULTI_LABEL:
+        fits, found = labels.dim() == 2 and labels.shape[1] == outputs, f"labels are {tuple(labels.shape)}"
+    else:
+        most = int(labels.max())
+        fits, found = most < (2 if task is Task.BINARY and outputs == 1 else outputs), f"label {most} occurs"
+    if not fits:
+        raise DataError(
+            f"{found}, but the model has {outputs} logits (task {task})",
+            hint="build the model with as many classes as the data has (binary: one logit)",
+        )
 
 
 def _seed_of(seed: int, epoch: int) -> int:

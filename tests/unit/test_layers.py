@@ -18,7 +18,7 @@ ROOT = Path(edgecnn.__file__).parent
 
 LAYERS = (
     ("spec", "errors"),
-    ("catalog", "steps", "recipe", "bundle"),
+    ("tasks", "catalog", "steps", "recipe", "bundle"),
     ("data",),
     ("models",),
     ("graph",),

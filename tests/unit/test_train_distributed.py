@@ -23,7 +23,7 @@ from torch import nn
 import edgecnn
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, EdgecnnError, UsageError
-from edgecnn.spec import Preprocess
+from edgecnn.spec import Preprocess, Task
 from edgecnn.train import checkpoint, loop, run
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
@@ -43,6 +43,7 @@ CONFIGS = {
     "uneven": replace(BASE, batch_size=15, accumulate=2, mixup=0.4, cutmix=1.0, loss="focal", balance=True),
     "taught": replace(BASE, balance=True, label_smoothing=0.1, views=2, low_size=6, low_epochs=1, accumulate=2),
     "sync_bn": replace(BASE, sync_bn=True),
+    "labels": replace(BASE, task=Task.MULTI_LABEL, balance=True, mixup=0.4, accumulate=2),
     "own_bn": BASE,
 }
 """``own_bn`` has no equal in one process: each process normalizes with its part of the batch."""
@@ -68,10 +69,17 @@ def pictures(n: int, seed: int) -> ImageTensors:
 TRAIN, VAL = pictures(80, 0), pictures(37, 1)
 
 
+def with_labels(part: ImageTensors) -> ImageTensors:
+    """The same pictures with three labels of their own: bright, very bright, and any of the first."""
+    marks = np.stack([part.labels > 0, part.labels > 1, np.arange(len(part)) % 2 == 0], axis=1)
+    return replace(part, labels=marks.astype(np.uint8))
+
+
 def train(case: str, workdir: Path, **options: Any) -> tuple[nn.Module, list[Row]]:
     model = network(norm="bn" in case, dropout=0.2 if case == "own_bn" else 0.0)
     teacher = Teacher(network(norm=False), P) if case == "taught" else None
-    return model, loop.fit(model, TRAIN, VAL, P, CONFIGS[case], workdir, teacher=teacher, **options).history
+    sets = [with_labels(part) if case == "labels" else part for part in (TRAIN, VAL)]
+    return model, loop.fit(model, *sets, P, CONFIGS[case], workdir, teacher=teacher, **options).history
 
 
 class Averages(WeightAverage):
