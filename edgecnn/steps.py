@@ -77,7 +77,8 @@ class Training(Settings):
 class TrainStep(Training):
     """Train a model, or fine-tune one when ``pretrained`` says where its weights come from.
 
-    ``task`` is found from the pictures when it is not given: ``multi_label`` where they have several labels each.
+    ``task`` is found from the pictures when it is not given: ``multi_label`` where they have several labels each. With
+    ``grey`` the network takes pictures of one channel (``spec.Preprocess``).
     """
 
     kind: Literal["train"] = "train"
@@ -96,6 +97,7 @@ class TrainStep(Training):
     transfer: Literal["full", "two_stage", "features"] = "full"
     classifier: Literal["logistic", "svm"] = "logistic"
     task: Task | None = None
+    grey: bool = False
     train_last: Annotated[int, Field(ge=0)] | None = None
     val_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     teacher: str | None = None

@@ -48,13 +48,14 @@ def inspect(
     image_size: Annotated[int | None, typer.Option(min=8, help="Pixels, for a model name.")] = None,
     width: Annotated[float, typer.Option(help="Width multiplier, for a model name.")] = 1.0,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes, for a model name.")] = 1000,
+    grey: Annotated[bool, typer.Option("--grey", help="Of pictures with one channel, for a model name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """Show the layer table of a network: type, output shape, parameters, multiply-adds, receptive field."""
     from edgecnn.pipeline.inspecting import inspect as layers_of
     from edgecnn.report.console import print_layers
 
-    found = layers_of(target, image_size, width, classes)
+    found = layers_of(target, image_size, width, classes, grey)
     if as_json:
         print(json.dumps(found.as_dict(), indent=1))
     else:

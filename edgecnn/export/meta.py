@@ -22,13 +22,15 @@ def meta_of(
 ) -> dict[str, str]:
     """The metadata of a file: ``labels`` and ``preprocess`` as JSON, and whatever strings the caller adds.
 
-    ``task`` is a word of ``spec.Task``; ``activation`` says what makes probabilities of the logits (softmax, or sigmoid
-    of each), ``logits`` whose they are: the positive label's alone for a binary task.
+    ``channels`` says what the picture is made of: RGB, or grey (``spec.Preprocess`` says how). ``task`` is a word of
+    ``spec.Task``; ``activation`` says what makes probabilities of the logits (softmax, or sigmoid of each), ``logits``
+    whose they are: the positive label's alone for a binary task.
     """
     whose = labels[1:] if task is Task.BINARY else labels
     return {
         "labels": json.dumps(list(labels)),
         "preprocess": json.dumps(to_dict(preprocess)),
+        "channels": "RGB" if preprocess.channels == 3 else "grey",
         "task": task.value,
         "activation": ACTIVATION[task],
         "logits": json.dumps(list(whose)),

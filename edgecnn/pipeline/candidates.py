@@ -13,7 +13,7 @@ from edgecnn.bundle import Bundle
 from edgecnn.data.tensors import ImageTensors, load_split
 from edgecnn.errors import UsageError
 from edgecnn.export import meta
-from edgecnn.export.foreign import precision_of
+from edgecnn.export.foreign import ends_in_sigmoid, precision_of
 from edgecnn.pipeline.context import Context, opened
 from edgecnn.pipeline.loading import preprocess_of
 from edgecnn.runtimes.ports import Normalization
@@ -68,12 +68,12 @@ def describe_file(file: Path, normalization: Normalization | None = None) -> Can
     format, runtime = READERS[file.suffix.lower()]
     about = meta.read_meta(file)
     inside = meta.preprocess_of(about)
-    chosen = normalization or PLAIN
-    mean, std = (chosen.mean[0], chosen.mean[1], chosen.mean[2]), (chosen.std[0], chosen.std[1], chosen.std[2])
     if inside is None:
-        with open_session(runtime, file, preprocess=Preprocess(1, mean, std)) as session:
-            size = session.input.height
-        inside = Preprocess(size, mean, std) if size else None
+        chosen = normalization or PLAIN
+        with open_session(runtime, file, preprocess=Preprocess(1, chosen.mean, chosen.std)) as session:
+            size, channels = session.input.height, session.input.channels or 3
+        # A grey file has one channel: of a mean and std that serve all channels, one is enough.
+        inside = Preprocess(size, chosen.mean[:channels], chosen.std[:channels]) if size else None
     return Candidate(
         model=file.stem,
         bundle="",
@@ -129,7 +129,7 @@ def pictures_for(candidate: Candidate, context: Context) -> ImageTensors:
         )
     if context.data:
         return load_split(opened(context.data, context.data_seed, candidate.task), Split.TEST, p)
-    noise = np.random.default_rng(0).integers(0, 256, (LATENCY_IMAGES, p.size, p.size, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (LATENCY_IMAGES, p.size, p.size, p.channels), dtype=np.uint8)
     return ImageTensors(noise, np.full(LATENCY_IMAGES, UNLABELLED), tuple(f"noise/{i}" for i in range(LATENCY_IMAGES)))
 
 
@@ -143,13 +143,11 @@ def told_task(candidate: Candidate, outputs: int, labels: Labels) -> Task:
 
 
 def as_logits(candidate: Candidate, task: Task, found: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a file gave as logits (N, K): a foreign file that ends in a sigmoid gives probabilities.
+    """What a file gave as logits (N, K): a foreign one that ends in a sigmoid gives probabilities.
 
-    That is taken to be so where all numbers are in [0, 1]. They become the logits that they stand for,
-    ``log(p / (1 - p))``, as far as float32 tells them from 0 and 1.
+    They become the logits that they stand for, ``log(p / (1 - p))``, as far as float32 tells them from 0 and 1.
     """
-    foreign = candidate.task is None
-    if not foreign or task is Task.MULTI_CLASS or not found.size or found.min() < 0 or found.max() > 1:
+    if candidate.task is not None or task is Task.MULTI_CLASS or not ends_in_sigmoid(candidate.path):
         return found
     least = np.float64(np.finfo(np.float32).eps)
     odds = np.clip(found.astype(np.float64), least, 1 - least)

@@ -49,6 +49,8 @@ from edgecnn.pipeline.training import (
 )
 from edgecnn.spec import Precision, Preprocess, Split, Task
 from edgecnn.steps import PruneStep, QuantizeStep
+from edgecnn.train.augment import refuse_colour
+from edgecnn.train.config import TrainConfig
 from edgecnn.train.evaluate import predict_logits
 
 CALIBRATION_BATCH = 16
@@ -65,7 +67,9 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
     if (done := finished(context, made.target, made.fingerprint)) is not None:
         return done
 
-    p = preprocess_of(parent)
+    p, settings = preprocess_of(parent), _recovery_settings(step, parent.task)
+    if settings is not None:
+        refuse_colour(settings, p.channels)
     test = load_split(data, Split.TEST, p)
     seed_everything(step.seed)
     model = load_module(parent)
@@ -88,7 +92,7 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
         f"{in_words(parent.task, figures, 'before_recovery_')} before recovery"
     )
     work = work_folder(made.target, made.fingerprint)
-    figures.update(_recover(context, model, data, p, step, work, parent.task))
+    figures.update(_recover(context, model, data, p, step, work, settings))
     figures.update(_test_figures("", parent.task, lambda images: predict_logits(model, images, p), test))
     _note_drop(figures, parent)
     with bundles.create(made.target, **made.manifest(figures, parent.manifest.precision)) as draft:
@@ -148,17 +152,27 @@ def refuse_int8(parent: Bundle, verb: str) -> None:
         )
 
 
-def _recover(
-    context: Context, model: nn.Module, data: ImageSet, p: Preprocess, step: PruneStep, work: Path, task: Task
-) -> dict[str, Any]:
-    """Train the pruned network shortly; nothing when the step asks for no recovery."""
+def _recovery_settings(step: PruneStep, task: Task) -> TrainConfig | None:
+    """How the pruned network is trained shortly; None when the step asks for no recovery."""
     if step.recovery is None:
+        return None
+    settings = train_config(step.recovery, step.seed, step.device, step.threads)
+    return replace(settings, task=None if task is Task.MULTI_CLASS else task)
+
+
+def _recover(
+    context: Context,
+    model: nn.Module,
+    data: ImageSet,
+    p: Preprocess,
+    step: PruneStep,
+    work: Path,
+    settings: TrainConfig | None,
+) -> dict[str, Any]:
+    """Train the pruned network shortly; nothing without ``settings``."""
+    if settings is None:
         return {}
     sets = {split: load_split(data, split, p) for split in (Split.TRAIN, Split.VAL)}
-    settings = replace(
-        train_config(step.recovery, step.seed, step.device, step.threads),
-        task=None if task is Task.MULTI_CLASS else task,
-    )
     result = fit_watched(context, str(step.output), model, sets[Split.TRAIN], sets[Split.VAL], p, settings, work)
     return {**val_figures(result), "epochs": result.epochs, "seconds": round(result.seconds, 1)}
 

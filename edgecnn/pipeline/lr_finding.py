@@ -11,12 +11,13 @@ from edgecnn.data.source import with_val_share
 from edgecnn.errors import UsageError
 from edgecnn.pipeline import teaching
 from edgecnn.pipeline.context import Context, opened_for
-from edgecnn.pipeline.training import load_pictures, model_spec, prepared, train_config, with_task
+from edgecnn.pipeline.training import channels_of, load_pictures, model_spec, prepared, train_config, with_task
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Split
 from edgecnn.steps import TrainStep
 from edgecnn.tasks import outputs
 from edgecnn.train import lr_finder
+from edgecnn.train.augment import refuse_colour
 from edgecnn.train.freezing import train_only_last
 from edgecnn.train.lr_finder import STEPS, RateCurve, draw
 
@@ -32,8 +33,9 @@ def find_lr(context: Context, step: TrainStep) -> RateCurve:
     step = with_task(step, task)
     if step.val_share is not None:
         data = with_val_share(data, step.val_share)
-    teacher = teaching.find(step.teacher, context.run, data.labels, task) if step.teacher else None
+    teacher = teaching.find_for(step, context.run, data.labels, task)
     settings = train_config(step, step.seed, step.device, step.threads)
+    refuse_colour(settings, channels_of(step))
     spec = model_spec(step, outputs(task, len(data.labels)))
     model = prepared(context, step, spec)
     p, sets = load_pictures(step, spec, data)

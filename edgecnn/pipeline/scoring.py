@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgecnn.data.items import SEPARATOR
+from edgecnn.data.preprocess import to_picture
 from edgecnn.measure.classification import ClassFigures, Classification, classify
 from edgecnn.measure.several_labels import LabelFigures, SeveralLabels, measure_labels
 from edgecnn.pipeline.inference import Evaluation
@@ -218,8 +219,8 @@ def _worst_picture(scores: Scores | LabelScores, at: int, image: bytes) -> Worst
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    """A picture (H, W, 3) as a small PNG, unchanged, or, if it is large, as a smaller JPEG."""
-    picture, content = Image.fromarray(pixels), io.BytesIO()
+    """A picture (H, W, C) as a small PNG, unchanged, or, if it is large, as a smaller JPEG."""
+    picture, content = to_picture(pixels), io.BytesIO()
     if max(picture.size) <= LOSSLESS:
         picture.save(content, "PNG")
     else:

@@ -10,6 +10,7 @@ from edgecnn.errors import UsageError
 from edgecnn.models import pretrained, zoo
 from edgecnn.pipeline.loading import load_module, preprocess_of
 from edgecnn.spec import Task
+from edgecnn.steps import TrainStep
 from edgecnn.train.distill import Teacher
 
 
@@ -52,6 +53,19 @@ def find(name: str, run: Path, labels: tuple[str, ...], task: Task = Task.MULTI_
             hint="train the teacher on pictures of the same classes first",
         )
     return Named(name, folder, manifest.fingerprint)
+
+
+def find_for(step: TrainStep, run: Path, labels: tuple[str, ...], task: Task) -> Named | None:
+    """The teacher of a training, if it has one. Raises as ``find``, and UsageError where it sees less than its student.
+
+    A grey student may have a teacher of RGB pictures, which is shown the grey value in all three channels.
+    """
+    if not step.teacher:
+        return None
+    found = find(step.teacher, run, labels, task)
+    if found.folder is not None and not step.grey and preprocess_of(open_bundle(found.folder)).channels == 1:
+        raise UsageError(f"the teacher {found.folder} knows grey pictures only", hint="train with grey=true as well")
+    return found
 
 
 def load(named: Named, num_classes: int, image_size: int) -> Teacher:

@@ -28,6 +28,7 @@ from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Precision, Preprocess, Split, Task
 from edgecnn.steps import Settings, Training, TrainStep
 from edgecnn.tasks import outputs
+from edgecnn.train.augment import refuse_colour
 from edgecnn.train.config import TrainConfig, without_later
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
@@ -49,7 +50,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
     data, task = opened_for(step, source, context.data_seed)
     step = with_task(step, task)
     config = identity(step)
-    teacher = teaching.find(step.teacher, context.run, data.labels, task) if step.teacher else None
+    teacher = teaching.find_for(step, context.run, data.labels, task)
     if teacher is not None:
         config["teacher"] = teacher.identity
     facts = describe_data(data, source, context.data_seed)
@@ -64,6 +65,7 @@ def train(context: Context, step: TrainStep) -> Bundle:
         data = with_val_share(data, step.val_share)
     # What can be refused is tried before the pictures are loaded, which takes a while.
     settings = train_config(step, step.seed, step.device, step.threads)
+    refuse_colour(settings, channels_of(step))
     spec = model_spec(step, outputs(task, len(data.labels)))
     model = prepared(context, step, spec)
     world = context.world or World()
@@ -217,7 +219,12 @@ def model_spec(step: TrainStep, num_classes: int) -> zoo.ModelSpec:
     """The network that a train step asks for."""
     names = {field.name for field in fields(zoo.ModelSpec)} - {"name", "num_classes", "image_size"}
     options = {key: value for key, value in step.model_dump().items() if key in names and value is not None}
-    return zoo.named(step.model, num_classes, step.image_size, **options)
+    return zoo.named(step.model, num_classes, step.image_size, channels=channels_of(step), **options)
+
+
+def channels_of(step: TrainStep) -> int:
+    """The channels of the pictures that a train step asks for."""
+    return 1 if step.grey else 3
 
 
 def first_preprocess(step: TrainStep, spec: zoo.ModelSpec) -> tuple[Preprocess, bool]:
@@ -225,7 +232,7 @@ def first_preprocess(step: TrainStep, spec: zoo.ModelSpec) -> tuple[Preprocess, 
     theirs = pretrained.pretrained_preprocess(spec, step.pretrained) if step.pretrained else None
     if theirs is not None:
         return theirs, step.normalization == "auto"
-    return Preprocess(spec.image_size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), False
+    return Preprocess(spec.image_size, (0.5,) * spec.channels, (0.25,) * spec.channels), False
 
 
 def with_statistics(p: Preprocess, training: ImageTensors, normalization: str) -> Preprocess:

@@ -1,6 +1,7 @@
 """What pixels are: hue, channel levels, noise, blur and random erasing of whole batches.
 
-All functions take pixels (N, 3, H, W) float in 0..255 and give the same shape and range.
+All functions take pixels (N, C, H, W) float in 0..255, of 3 channels or 1, and give the same shape and range; a hue
+have only pictures of 3.
 """
 
 from __future__ import annotations
@@ -13,10 +14,18 @@ from torch import Tensor
 
 # From RGB to one luma and two colour axes (NTSC 1953, as in the Python module colorsys's rgb_to_yiq).
 YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright each channel looks
 MIN_SIGMA, MAX_SIGMA = 0.1, 2.0  # of the blur, in pixels of a 224 x 224 picture (Chen et al., arXiv:2002.05709, app. A)
 SIGMA_SIDE = 224
 ERASED_AREA = (0.02, 0.4)  # of random erasing, and its largest aspect ratio (Zhong et al., arXiv:1708.04896, sec. 4.2)
 ERASED_ASPECT = 1 / 0.3
+
+
+def luma(pixels: Tensor) -> Tensor:
+    """How bright each pixel looks, (N, 1, H, W); of grey ones their value."""
+    if pixels.shape[1] == 1:
+        return pixels
+    return (pixels * torch.tensor(LUMA, device=pixels.device).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def shift_hue(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -40,7 +49,7 @@ def rotate_hue(pixels: Tensor, turns: Tensor) -> Tensor:
 
 def shift_channels(pixels: Tensor, most: float, generator: torch.Generator) -> Tensor:
     """Add up to ``most`` levels, either way, to each channel of each picture."""
-    levels = most * (2 * torch.rand((len(pixels), 3, 1, 1), generator=generator) - 1)
+    levels = most * (2 * torch.rand((len(pixels), pixels.shape[1], 1, 1), generator=generator) - 1)
     return (pixels + levels.to(pixels.device)).clamp(0, 255)
 
 

@@ -26,7 +26,7 @@ def rand_augment(
     fill: str = "reflect",
     colour: Sequence[float] = GREY,
 ) -> Tensor:
-    """Each picture changed ``operations`` times, by an operation drawn evenly: (N, 3, H, W) float in 0..255 before and
+    """Each picture changed ``operations`` times, by an operation drawn evenly: (N, C, H, W) float in 0..255 before and
     after. ``strength`` is 0 to 30, its sign is drawn where there is one; ``fill``: see ``warp``.
     """
     n, level = len(pixels), strength / (trivial.LEVELS - 1)

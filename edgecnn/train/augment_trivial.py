@@ -1,7 +1,7 @@
 """TrivialAugment: one operation per picture, at random strength (Müller and Hutter, arXiv:2103.10158).
 
 The fourteen operations and the ranges of the paper's "wide" space, each on the whole group of pictures that drew it.
-All pictures are (N, 3, H, W) float in 0..255, before and after.
+All pictures are (N, C, H, W) float in 0..255, before and after; on grey ones "color" changes nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgecnn.train.augment_color import luma
 from edgecnn.train.augment_geometry import GREY, warp
 
 LEVELS = 31  # strengths are 0, 1/30, ... 1
@@ -68,10 +69,6 @@ def _geometry(name: str, signed: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return matrices, offsets
 
 
-def _grey(pixels: Tensor) -> Tensor:
-    return (pixels * torch.tensor((0.299, 0.587, 0.114), device=pixels.device).view(3, 1, 1)).sum(1, keepdim=True)
-
-
 def _identity(pixels: Tensor, amount: Tensor) -> Tensor:
     return pixels
 
@@ -86,11 +83,11 @@ def _brightness(pixels: Tensor, amount: Tensor) -> Tensor:
 
 
 def _color(pixels: Tensor, amount: Tensor) -> Tensor:
-    return _blend(pixels, _grey(pixels), amount)
+    return _blend(pixels, luma(pixels), amount)
 
 
 def _contrast(pixels: Tensor, amount: Tensor) -> Tensor:
-    return _blend(pixels, _grey(pixels).mean((2, 3), keepdim=True), amount)
+    return _blend(pixels, luma(pixels).mean((2, 3), keepdim=True), amount)
 
 
 def _sharpness(pixels: Tensor, amount: Tensor) -> Tensor:

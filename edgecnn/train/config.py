@@ -16,7 +16,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
-LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1, "task": None}
+LATER = {"randaug": 0, "randaug_strength": 9, "repeat": 1, "task": None, "grey": False}
 """Settings that came when trainings were under way, and their values where nothing changed for those."""
 
 

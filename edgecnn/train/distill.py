@@ -32,7 +32,7 @@ class Teacher:
         self.model.to(device).to(memory_format=torch.channels_last)
 
     def logits(self, batch: Tensor, p: Preprocess, precision: str, key: tuple[int, int] | None) -> Tensor:
-        """(N, K) float32 for a student's batch (N, 3, H, W), normalized by ``p``.
+        """(N, K) float32 for a student's batch (N, C, H, W), normalized by ``p``.
 
         ``key`` names a batch that will come again (view and step): it is computed once and kept as float16, in the
         memory of the host: 2 bytes per picture, class and view.
@@ -49,10 +49,13 @@ class Teacher:
 
 
 def renormalize(batch: Tensor, old: Preprocess, new: Preprocess) -> Tensor:
-    """A batch (N, 3, H, W) normalized by ``old``'s mean and std, normalized by ``new``'s instead."""
+    """A batch (N, C, H, W) normalized by ``old``'s mean and std, normalized by ``new``'s instead.
+
+    A grey one gets the channels of ``new``, all with the grey value.
+    """
     if (old.mean, old.std) == (new.mean, new.std):
         return batch
     mean, std, other_mean, other_std = (
-        torch.tensor(values, device=batch.device).view(3, 1, 1) for values in (old.mean, old.std, new.mean, new.std)
+        torch.tensor(values, device=batch.device).view(-1, 1, 1) for values in (old.mean, old.std, new.mean, new.std)
     )
     return (batch * std + (mean - other_mean)) / other_std

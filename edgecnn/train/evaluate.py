@@ -20,7 +20,7 @@ PLAIN = TrainConfig(epochs=1)
 def predict_logits(
     model: nn.Module, images: NDArray[np.uint8], p: Preprocess, batch_size: int = 256
 ) -> NDArray[np.float32]:
-    """Logits (N, K) float32 for uint8 pictures (N, H, W, 3), in the order given.
+    """Logits (N, K) float32 for uint8 pictures (N, H, W, C), in the order given.
 
     Works on the device where the model's weights are; the model's training flag is put back afterwards.
     """

@@ -50,7 +50,7 @@ def extract(
     batch_size: int = 64,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Floats:
-    """What enters the classifier: pictures (N, H, W, 3) uint8 -> (N, F) float32.
+    """What enters the classifier: pictures (N, H, W, C) uint8 -> (N, F) float32.
 
     ``mirrored`` pictures are turned left-right first; ``on_batch`` is told (batches done, batches). The network is used
     in eval mode where it is, and left as it was. Raises ModelError where the classifier is no linear layer.

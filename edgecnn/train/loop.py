@@ -65,8 +65,8 @@ def fit(
     SIGTERM lets the current step end, and the epoch if it was its last. The model comes back in eval mode, on the CPU.
 
     Args:
-        model: images (N, 3, H, W) float32 -> logits (N, K), as ``config.task`` wants; fresh, pretrained or pruned.
-        train: training pictures, uint8 (N, H, W, 3), with their labels.
+        model: images (N, C, H, W) float32 -> logits (N, K), as ``config.task`` wants; fresh, pretrained or pruned.
+        train: training pictures, uint8 (N, H, W, C), with their labels.
         val: validation pictures: they choose the best epoch and, with ``patience``, the last one.
         p: the normalization that belongs to the pictures.
         config: how to train.

@@ -15,7 +15,7 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """The batch mixed with itself in another order: by mixup or CutMix as the settings say, one of them where both do.
 
-    batch (N, 3, H, W), labels (N,) int64, or (N, classes) float32 of several labels -> the same shape, and soft labels
+    batch (N, C, H, W), labels (N,) int64, or (N, classes) float32 of several labels -> the same shape, and soft labels
     (N, classes) float32. Settings that name neither give both arguments back as they are.
     """
     if not (config.mixup or config.cutmix):

@@ -71,7 +71,7 @@ class Run:
         self.ids = train.ids
         self.images = torch.from_numpy(train.images)
         self.labels = torch.from_numpy(train.labels)
-        blank = torch.zeros(1, 3, *self.images.shape[1:3], device=self.device)
+        blank = torch.zeros(1, self.images.shape[3], *self.images.shape[1:3], device=self.device)
         with torch.no_grad():
             self.outputs = self.model.eval()(blank).shape[1]
         self.classes = 2 if config.asked is Task.BINARY else self.outputs

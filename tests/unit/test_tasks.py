@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score
@@ -35,6 +35,7 @@ def config(task: Task, **values: object) -> TrainConfig:
     return TrainConfig(epochs=1, task=task, **values)  # type: ignore[arg-type]
 
 
+@settings(deadline=None, max_examples=30)
 @given(columns)
 def test_one_logit_is_the_second_of_two_classes(logits: np.ndarray) -> None:
     odds = tasks.probabilities(Task.BINARY, logits)
@@ -46,6 +47,7 @@ def test_one_logit_is_the_second_of_two_classes(logits: np.ndarray) -> None:
     assert not tasks.right(Task.BINARY, logits, 1 - answers).any()
 
 
+@settings(deadline=None, max_examples=30)
 @given(columns, st.sampled_from([0.0, 0.1]), st.sampled_from(["ce", "bce"]))
 def test_the_loss_of_one_logit_is_binary_cross_entropy(logits: np.ndarray, smoothing: float, loss: str) -> None:
     z = torch.from_numpy(logits)
@@ -55,6 +57,7 @@ def test_the_loss_of_one_logit_is_binary_cross_entropy(logits: np.ndarray, smoot
     torch.testing.assert_close(found, F.binary_cross_entropy_with_logits(z[:, 0], target), rtol=1e-5, atol=1e-6)
 
 
+@settings(deadline=None, max_examples=30)
 @given(tables)
 def test_every_label_is_a_binary_task_of_its_own(logits: np.ndarray) -> None:
     z = torch.from_numpy(logits)
@@ -112,6 +115,7 @@ def test_labels_are_taught_one_by_one() -> None:
     assert distillation_loss(student, student, 2.0, Task.MULTI_LABEL).item() == pytest.approx(0, abs=1e-6)
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=30))
 def test_average_precision_is_scikit_learns(pairs: list[tuple[int, bool]]) -> None:
     scores, positive = np.array([pair[0] for pair in pairs]) / 4, np.array([pair[1] for pair in pairs])
