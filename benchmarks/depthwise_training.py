@@ -19,7 +19,7 @@ from torch import nn
 
 from edgecnn import recipe
 from edgecnn.models.zoo import build
-from edgecnn.pipeline.training import model_spec
+from edgecnn.pipeline.preparing import model_spec
 from edgecnn.spec import Interval
 from edgecnn.steps import TrainStep
 from edgecnn.train.depthwise import fast_depthwise

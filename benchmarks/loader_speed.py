@@ -25,7 +25,7 @@ from figures import record, save_result
 from edgecnn.data.source import open_data
 from edgecnn.data.tensors import ImageTensors, load_split
 from edgecnn.models import zoo
-from edgecnn.pipeline.training import with_statistics
+from edgecnn.pipeline.preparing import with_statistics
 from edgecnn.spec import Interval, Preprocess, Split
 from edgecnn.train.augment import augment
 from edgecnn.train.config import TrainConfig

@@ -37,7 +37,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecnn import disk
 from edgecnn.errors import BundleError
-from edgecnn.spec import Precision
+from edgecnn.spec import Precision, Task
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -61,6 +61,7 @@ class Manifest(BaseModel):
     precision: str
     builder: dict[str, Any]
     labels: list[str]
+    task: str = Task.MULTI_CLASS.value
     preprocess: dict[str, Any]
     data: dict[str, Any]
     config: dict[str, Any]
@@ -87,6 +88,17 @@ class Bundle:
     def title(self) -> str:
         """What people call it in a table: run/stage."""
         return f"{self.path.resolve().parent.name}/{self.path.name}"
+
+    @property
+    def task(self) -> Task:
+        """What its logits mean; bundles of before there was a choice have classes. Raises ``BundleError``."""
+        try:
+            return Task(self.manifest.task)
+        except ValueError as error:
+            raise BundleError(
+                f"{self.path} has the task {self.manifest.task!r}, which this edgecnn does not know",
+                hint=f"known: {', '.join(Task)}; install the edgecnn that wrote it",
+            ) from error
 
     @property
     def exports(self) -> Path:

@@ -4,7 +4,8 @@ Only the standard library is imported, so any module, and the stand-alone runtim
 
 Conventions, valid everywhere:
 
-* An image outside a network is ``uint8`` RGB in ``(N, H, W, 3)`` layout: what a camera gives.
+* An image outside a network is ``uint8`` RGB in ``(N, H, W, 3)`` layout: what a camera gives; ``(N, H, W, 1)`` for a
+  network of grey pictures.
 * The network's real-valued input is ``(pixel / 255 - mean) / std`` per channel; mean and std are in units of [0, 1].
 * A *drop* is accuracy lost against the parent, in percentage points; an accuracy in a result is a fraction in [0, 1].
 * A *latency* is in milliseconds per call at the stated batch size; a size is in bytes.
@@ -22,6 +23,14 @@ class Split(StrEnum):
     TRAIN = "train"
     VAL = "val"
     TEST = "test"
+
+
+class Task(StrEnum):
+    """What a picture is asked; ``edgecnn.tasks`` says what the logits mean in each."""
+
+    MULTI_CLASS = "multi_class"
+    BINARY = "binary"
+    MULTI_LABEL = "multi_label"
 
 
 class Format(StrEnum):
@@ -71,13 +80,22 @@ class Preprocess:
     The picture is decoded to RGB, its short side resized with Pillow to ``round(size / crop_fraction)`` and the centre
     ``size`` x ``size`` cut out: that is the ``uint8`` image every exported file takes. ``(pixel / 255 - mean) / std``
     happens inside the file.
+
+    ``mean`` and ``std`` have one number per channel: three for RGB, or one for grey. A grey picture is Pillow's mode L
+    of the decoded RGB one, ``L = (19595 R + 38470 G + 7471 B + 32768) >> 16`` (ITU-R BT.601), taken before it is
+    resized; where R = G = B, as in a picture that is stored grey, it is that value.
     """
 
     size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     interpolation: Interpolation = Interpolation.BILINEAR
     crop_fraction: float = 1.0
+
+    @property
+    def channels(self) -> int:
+        """How many channels the picture has: 3, or 1 for grey."""
+        return len(self.mean)
 
     @property
     def resize(self) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgecnn import transforms
-from edgecnn.spec import Format, Runtime
+from edgecnn.spec import Format, Runtime, Task
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -88,7 +88,11 @@ class Training(Settings):
 
 
 class TrainStep(Training):
-    """Train a model, or fine-tune one when ``pretrained`` says where its weights come from."""
+    """Train a model, or fine-tune one when ``pretrained`` says where its weights come from.
+
+    ``task`` is found from the pictures when it is not given: ``multi_label`` where they have several labels each. With
+    ``grey`` the network takes pictures of one channel (``spec.Preprocess``).
+    """
 
     kind: Literal["train"] = "train"
     output: Name = "float"
@@ -105,6 +109,8 @@ class TrainStep(Training):
     normalization: Literal["auto", "uniform", "per_channel"] = "auto"
     transfer: Literal["full", "two_stage", "features"] = "full"
     classifier: Literal["logistic", "svm"] = "logistic"
+    task: Task | None = None
+    grey: bool = False
     train_last: Annotated[int, Field(ge=0)] | None = None
     stream: bool | None = None
     val_share: Annotated[float, Field(gt=0, lt=1)] | None = None

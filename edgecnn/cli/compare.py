@@ -100,9 +100,11 @@ def evaluate(
 ) -> None:
     """Measure the accuracy of a bundle or file in a runtime on real pictures, with its 95 % Wilson interval.
 
-    With --metrics or --html every other figure of a classifier too, each with a 95 % interval.
+    Where pictures have several labels, a picture is right when all of them are. With --metrics or --html every other
+    figure of a classifier too (of labels: mAP, F1, ...), each with a 95 % interval.
     """
     from edgecnn import api
+    from edgecnn.tasks import RIGHT
 
     found = api.evaluate(
         target, runtime, data=data, split=split, threads=threads, normalization=normalization(mean, std)
@@ -120,6 +122,7 @@ def evaluate(
             "path": str(target),
             "runtime": found.runtime,
             "split": found.split,
+            "task": found.task,
             "top1": top1.value,
         }
         facts |= {"top1_low": top1.low, "top1_high": top1.high, "images": top1.n}
@@ -129,7 +132,7 @@ def evaluate(
         print(json.dumps(facts, indent=1))
     else:
         shown = f"{100 * top1.value:.2f} % ({100 * top1.low:.2f} to {100 * top1.high:.2f})"
-        print(f"{target} in {found.runtime}: top-1 {shown} on {top1.n} {found.split} pictures")
+        print(f"{target} in {found.runtime}: {RIGHT[found.task]} {shown} on {top1.n} {found.split} pictures")
         if metrics and scores is not None:
             print("\n".join(scores.lines()))
 

@@ -25,7 +25,7 @@ def predict(
     std: Annotated[str | None, typer.Option(help="For float inputs of foreign files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """Say what pictures show: the most likely classes, in any runtime."""
+    """Say what pictures show: the most likely classes, or all labels above 50 %, in any runtime."""
     from edgecnn import api
     from edgecnn.cli.compare import normalization
 
@@ -37,7 +37,10 @@ def predict(
         print(json.dumps([{"picture": str(each.picture), "classes": each.classes} for each in found], indent=1))
         return
     for each in found:
-        print(f"{each.picture}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in each.classes))
+        told = ", ".join(f"{name} {100 * share:.1f} %" for name, share in each.classes)
+        if not told and each.nearest is not None:
+            told = f"no label (nearest: {each.nearest[0]} {100 * each.nearest[1]:.1f} %)"
+        print(f"{each.picture}: {told}")
 
 
 def inspect(
@@ -45,13 +48,14 @@ def inspect(
     image_size: Annotated[int | None, typer.Option(min=8, help="Pixels, for a model name.")] = None,
     width: Annotated[float, typer.Option(help="Width multiplier, for a model name.")] = 1.0,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes, for a model name.")] = 1000,
+    grey: Annotated[bool, typer.Option("--grey", help="Of pictures with one channel, for a model name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """Show the layer table of a network: type, output shape, parameters, multiply-adds, receptive field."""
     from edgecnn.pipeline.inspecting import inspect as layers_of
     from edgecnn.report.console import print_layers
 
-    found = layers_of(target, image_size, width, classes)
+    found = layers_of(target, image_size, width, classes, grey)
     if as_json:
         print(json.dumps(found.as_dict(), indent=1))
     else:

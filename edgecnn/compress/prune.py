@@ -11,7 +11,7 @@ What is decided here and not by Torch-Pruning:
 * How many channels stay: the multiple of ``round_to`` nearest to ``channels * (1 - ratio)`` that is not below 90 % of
   it, the rule by which the MobileNets round their widths. Rounding down instead, as the library does, would halve a
   layer of 16 channels when 25 % were asked for. What was achieved is measured and reported beside what was requested.
-* The classifier keeps its outputs, and the network its three input channels.
+* The classifier keeps its outputs, and the network its input channels.
 * The cut is made on a copy, which must run; then the network takes over its channel plan and weights. So a network that
   cannot be pruned is left untouched, and one that was pruned is known to be rebuildable from its plan.
 """
@@ -31,7 +31,7 @@ from torch import nn
 from edgecnn.catalog import require
 from edgecnn.errors import ModelError, UsageError
 from edgecnn.models import channel_plan
-from edgecnn.models.layers import find_classifier, run_once, totals
+from edgecnn.models.layers import find_classifier, input_channels, run_once, totals
 from edgecnn.models.model_spec import round_channels
 
 Importance = Literal["group_magnitude", "random"]
@@ -175,7 +175,8 @@ def _cut_groups(
     """Choose the channels of every group first, on the uncut weights, then cut."""
     tp = require("torch_pruning", extra="all")
     parameter = next(model.parameters())
-    image = torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
+    shape = (1, input_channels(model), image_size, image_size)
+    image = torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
     with warnings.catch_warnings():
         # Free parameters (ConvNeXt's layer scale) are cut along their last axis: right for those, checked by running
         # the result.

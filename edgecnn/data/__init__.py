@@ -12,10 +12,12 @@
 * **What a picture is.** 8-bit RGB, upright by its EXIF orientation. 16-bit samples keep the high byte (what Pillow
   does with 16-bit colour, so grey and colour agree). Transparency is laid over white. CMYK goes through Pillow's
   plain formula and colour profiles are ignored. Of animations the first frame counts. 32-bit and floating-point
-  samples have no defined white and are refused.
+  samples have no defined white and are refused. A network of one channel gets Pillow's mode L of that.
 * **Three splits that never overlap**, always all three, stratified, chosen by hashing seed and id: a split is the
   same on every machine, and a picture added later moves few others. The ids belong into the bundle;
   ``source.with_splits`` restores them.
+* **Several labels per picture** come from a table (``label_table.py``), as a matrix of 0 and 1, and are split so that
+  every split has every label in its proportion (``grouping.py``).
 * **Test means test.** A folder with ``train/`` and ``val/`` only gets a new val split out of train, and its ``val/`` is
   reported on and never tuned on.
 * **A fold is a source.** ``SOURCE#fold=2/5`` has the fold as its test split and takes val out of the rest, so every

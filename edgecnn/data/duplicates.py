@@ -80,8 +80,8 @@ class Group:
 
     @property
     def conflict(self) -> bool:
-        """Whether they are labelled with more than one class."""
-        return len({entry.item.label for entry in self.entries}) > 1
+        """Whether they are labelled with more than one class, or set of labels."""
+        return len({entry.item.labels for entry in self.entries}) > 1
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def complete_splits(
 
 def digest_of(labels: tuple[str, ...], given: Mapping[Split, Sequence[Item]], sizes: Mapping[str, int]) -> str:
     """SHA-256 (hex) over ids, class names and file sizes, in no order."""
-    lines = [f"{item.id}\t{labels[item.label]}\t{sizes[item.id]}" for items in given.values() for item in items]
+    lines = [f"{item.id}\t{item.words(labels)}\t{sizes[item.id]}" for items in given.values() for item in items]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 

@@ -7,6 +7,10 @@ The division is greedy, as scikit-learn's ``StratifiedGroupKFold`` is, for parts
 number of pictures to bring into each part, groups are taken from the largest to the smallest, and each goes where the
 classes in it are farthest below their numbers. Ties and the order of equal groups follow from SHA-256, so a division
 is the same on every machine.
+
+Pictures with several labels each, or groups of them, are divided by iterative stratification (Sechidis, Tsoumakas and
+Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD 2011, figure 1): the rarest label that is left comes
+first, and each picture with it goes to the part that wants most of that label.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.data.items import Item
+from edgecnn.data.items import Item, many_labels
 from edgecnn.data.splits import SPLIT_ORDER, by_id, share_out
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Split
@@ -77,14 +81,17 @@ def divide(
         own = (groups or {}).get(item.id)
         members[f"={item.id}" if own is None else f"+{own}"].append(item)
     keys = sorted(members)
-    counts = np.zeros((len(keys), len(labels)), np.int64)
+    several = many_labels(items)
+    counts = np.zeros((len(keys), len(labels) + several), np.int64)
     for row, key in enumerate(keys):
-        for label, count in Counter(item.label for item in members[key]).items():
+        for label, count in Counter(label for item in members[key] for label in item.labels).items():
             counts[row, label] = count
+        if several:  # labels do not add up to pictures: these are divided in proportion like one more label
+            counts[row, -1] = len(members[key])
     _check_possible(counts, keys, labels, len(weights), grouped=bool(groups))
     targets = _targets(counts.sum(axis=0), weights)
     for attempt in range(_ORDERS):
-        found = _assign(counts, targets, _order(counts, keys, seed, attempt))
+        found = (_assign_rarest if several else _assign)(counts, targets, _order(counts, keys, seed, attempt))
         sums = _sums(counts, found, len(weights))
         if _repair(counts, found, sums, targets):
             break
@@ -154,6 +161,25 @@ def _assign(counts: Counts, targets: Counts, order: Sequence[int]) -> Counts:
         group = counts[row, labels]
         found[row] = np.argmin(((group - 2 * missing[:, labels]) * (group * scale[labels])).sum(axis=1).round(9))
         missing[found[row], labels] -= group
+    return found
+
+
+def _assign_rarest(counts: Counts, targets: Counts, order: Sequence[int]) -> Counts:
+    """The part (groups,) of each group, by iterative stratification. The last column counts pictures, not a label.
+
+    Of parts that want a label alike, the one that wants more pictures gets it.
+    """
+    missing = targets.astype(np.float64)
+    found, place = np.full(len(counts), -1), np.argsort(np.asarray(order))
+    while len(free := np.flatnonzero(found < 0)):
+        left = counts[free].sum(axis=0)
+        named = np.flatnonzero(left[:-1])
+        label = int(named[np.argmin(left[named])]) if len(named) else -1  # pictures without a label come last
+        rows = free[counts[free, label] > 0]
+        for row in rows[np.argsort(place[rows])].tolist():
+            wanted = missing[:, label]
+            found[row] = max(np.flatnonzero(wanted == wanted.max()).tolist(), key=lambda part: missing[part, -1])
+            missing[found[row]] -= counts[row]
     return found
 
 

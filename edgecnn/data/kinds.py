@@ -29,12 +29,14 @@ class Kind:
     """A kind of source: which sources are of it, how they are opened, and whether they are names or paths.
 
     ``open_sampled`` opens one without decoding all of its pictures, where that is possible.
+    ``open_labels`` opens one whose pictures have several labels each, also where it does not say so itself.
     """
 
     matches: Callable[[str], bool]
     open: Opener
     is_path: bool = True
     open_sampled: Opener | None = None
+    open_labels: Opener | None = None
 
 
 def _digits(source: str, *, seed: int, fractions: tuple[float, float, float]) -> ImageSet:
@@ -48,7 +50,7 @@ def _is_table(source: str) -> bool:
 KINDS: dict[str, Kind] = {  # the first that matches counts
     "digits": Kind(lambda source: source == "digits", _digits, is_path=False),
     "torchvision": Kind(lambda source: source.startswith(PREFIX), open_torchvision, is_path=False),
-    "table": Kind(_is_table, open_table),
+    "table": Kind(_is_table, open_table, open_labels=partial(open_table, several=True)),
     "parquet": Kind(holds_shards, open_parquet),
     "webdataset": Kind(holds_tars, open_webdataset, open_sampled=partial(open_webdataset, sampled=True)),
     "folder": Kind(lambda source: True, open_folder),

@@ -4,7 +4,7 @@ A split that would take more than ``memory.memory_limit()`` is decoded once into
 cache. The kernel reads the pictures of a batch from there when they are asked for and forgets them when it needs the
 memory; the process itself stays as small as with a small set. The next command finds the file.
 
-A file holds the pixels, uint8 (N, H, W, 3), and after them its key: a SHA-256 over all that decides the pixels. It has
+A file holds the pixels, uint8 (N, H, W, C), and after them its key: a SHA-256 over all that decides the pixels. It has
 its name only when it is whole, and is used only if its size and its key are right.
 
 What a cache may take on the disk: before a file is made, others are removed, the least recently used ones first, until
@@ -49,12 +49,12 @@ _NO_PROMISE = getattr(mmap, "MAP_NORESERVE", 0x4000) if sys.platform == "linux" 
 
 
 def load_mapped(data: ImageSet, items: Sequence[Item], p: Preprocess) -> NDArray[np.uint8]:
-    """The given pictures (N, H, W, 3), in the given order, mapped from a file that is made if it is not there yet.
+    """The given pictures (N, H, W, C), in the given order, mapped from a file that is made if it is not there yet.
 
     Writing to the array changes the memory of this process only. Several processes that want the same pictures wait
     for the first one to decode them. Raises ``DataError`` when there is no room or the folder cannot be written.
     """
-    shape = (len(items), p.size, p.size, 3)
+    shape = (len(items), p.size, p.size, p.channels)
     key = key_of(data, items, p)
     file = cache_folder() / "decoded" / f"{key.hex()[:32]}{WHOLE}"
     try:
@@ -76,7 +76,7 @@ def load_mapped(data: ImageSet, items: Sequence[Item], p: Preprocess) -> NDArray
 def key_of(data: ImageSet, items: Sequence[Item], p: Preprocess) -> bytes:
     """Names the pixels by all they depend on: set, pictures, resizing, decoder; not by mean and std."""
     digest = hashlib.sha256(f"{_VERSION} Pillow {PIL.__version__} {data.digest} {len(items)}\n".encode())
-    digest.update(f"{p.size} {p.resize} {p.interpolation}\n".encode())
+    digest.update(f"{p.size} {p.resize} {p.interpolation}{'' if p.channels == 3 else ' grey'}\n".encode())
     for item in items:
         digest.update(f"{item.id}\n".encode())
     for state in _states(data, items):
@@ -164,7 +164,7 @@ def _decode(data: ImageSet, items: Sequence[Item], p: Preprocess, file: int) -> 
 
     The file is written, not a map of it: a full disk is an error then, where writing to a map kills the process.
     """
-    size = p.size * p.size * 3
+    size = p.size * p.size * p.channels
 
     def work(position: int) -> None:
         if os.pwrite(file, apply(p, data.read(items[position])).tobytes(), position * size) != size:

@@ -110,10 +110,12 @@ def _high_byte(image: Image.Image) -> Image.Image:
 def apply(p: Preprocess, image: Image.Image) -> Pixels:
     """Resize the short side to ``p.resize``, cut out the centre: picture of any size -> ``uint8`` (size, size, 3).
 
+    A grey preprocessing gives (size, size, 1): the picture is turned grey first (``spec.Preprocess``).
+
     The long side becomes ``int(p.resize * long / short)`` and the crop starts at ``round((side - size) / 2)``: the
     numbers of torchvision's Resize and CenterCrop on Pillow images, so either may be used to check the other.
     """
-    image = to_rgb(image)
+    image = to_rgb(image) if p.channels == 3 else to_rgb(image).convert("L")
     width, height = image.size
     short = min(width, height)
     target = (p.resize * width // short, p.resize * height // short)
@@ -122,7 +124,12 @@ def apply(p: Preprocess, image: Image.Image) -> Pixels:
     if target != (p.size, p.size):
         left, top = round((target[0] - p.size) / 2.0), round((target[1] - p.size) / 2.0)
         image = image.crop((left, top, left + p.size, top + p.size))
-    return np.array(image, dtype=np.uint8)
+    return np.array(image, dtype=np.uint8).reshape(p.size, p.size, p.channels)
+
+
+def to_picture(pixels: Pixels) -> Image.Image:
+    """The picture of pixels (H, W, 3) or, grey, (H, W, 1)."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def to_dict(p: Preprocess) -> dict[str, Any]:
@@ -145,20 +152,24 @@ def from_dict(d: dict[str, Any]) -> Preprocess:
     crop = d.get("crop_fraction", 1.0)
     if not _is_number(crop) or not 0 < crop <= 1:
         raise _bad(f"crop_fraction is {crop!r}, wanted a number in (0, 1]")
+    mean, std = _per_channel("mean", d["mean"]), _per_channel("std", d["std"])
+    if len(mean) != len(std):
+        raise _bad(f"mean is {d['mean']!r} and std {d['std']!r}, wanted as many numbers")
     return Preprocess(
         size=d["size"],
-        mean=_triple("mean", d["mean"]),
-        std=_triple("std", d["std"]),
+        mean=mean,
+        std=std,
         interpolation=Interpolation(d.get("interpolation", Interpolation.BILINEAR)),
         crop_fraction=float(crop),
     )
 
 
-def _triple(name: str, values: Any) -> tuple[float, float, float]:
-    good = isinstance(values, list | tuple) and len(values) == 3 and all(map(_is_number, values))
+def _per_channel(name: str, values: Any) -> tuple[float, ...]:
+    good = isinstance(values, list | tuple) and len(values) in (1, 3) and all(map(_is_number, values))
     if not good or (name == "std" and min(values) <= 0):
-        raise _bad(f"{name} is {values!r}, wanted three numbers{' above 0' if name == 'std' else ''}, one per channel")
-    return float(values[0]), float(values[1]), float(values[2])
+        above = " above 0" if name == "std" else ""
+        raise _bad(f"{name} is {values!r}, wanted three numbers{above}, one per channel, or one for grey")
+    return tuple(map(float, values))
 
 
 def _is_number(value: Any) -> bool:

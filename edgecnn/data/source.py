@@ -14,7 +14,7 @@ from PIL import Image
 
 from edgecnn.data.folder import LISTED_PROBLEMS
 from edgecnn.data.grouping import make_folds, split_grouped
-from edgecnn.data.items import ImageSet, Item
+from edgecnn.data.items import ImageSet, Item, many_labels
 from edgecnn.data.kinds import kind_of
 from edgecnn.data.splits import SPLIT_ORDER, by_id, check_fractions, pick_stratified, split_stratified
 from edgecnn.data.table import folds_of, groups_of
@@ -33,6 +33,7 @@ def open_data(
     seed: int = 0,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     sampled: bool = False,
+    several: bool = False,
 ) -> ImageSet:
     """Open ``"digits"`` (embedded), a folder of pictures or another source of ``kinds``; check every file, and split.
 
@@ -50,6 +51,9 @@ def open_data(
     ``SOURCE#fold=2/5`` is the second of five folds: the fold is the **test** split, a tenth of all other pictures is
     val and chooses the epoch. See ``one_fold``.
 
+    With ``several`` a class such as ``cat|indoors`` is taken for several labels, where the source can have those; a
+    table that says so itself is read that way in any case. See ``table``.
+
     Every file is decoded once, in threads, so that nothing can break in the middle of an epoch; with ``sampled`` only
     some are, where the source is of a kind that can be streamed from larger files. Raises ``DataError`` with all
     problems at once, ``UsageError`` for impossible fractions.
@@ -57,8 +61,8 @@ def open_data(
     check_fractions(fractions)
     whole, number, count = parse_fold(source)
     if count:
-        return one_fold(_opened_whole(whole, seed, fractions, sampled), number, count, seed)
-    return _open(source, seed, fractions, sampled)
+        return one_fold(_opened_whole(whole, seed, fractions, sampled, several), number, count, seed)
+    return _open(source, seed, fractions, sampled, several)
 
 
 def can_sample(source: str) -> bool:
@@ -66,16 +70,18 @@ def can_sample(source: str) -> bool:
     return kind_of(parse_fold(source)[0]).open_sampled is not None
 
 
-def _open(source: str, seed: int, fractions: tuple[float, float, float], sampled: bool) -> ImageSet:
+def _open(source: str, seed: int, fractions: tuple[float, float, float], sampled: bool, several: bool) -> ImageSet:
     kind = kind_of(source)
-    opener = (kind.open_sampled if sampled else None) or kind.open
+    opener = (kind.open_sampled if sampled else None) or (kind.open_labels if several else None) or kind.open
     return opener(source, seed=seed, fractions=fractions)
 
 
 @lru_cache(maxsize=1)
-def _opened_whole(source: str, seed: int, fractions: tuple[float, float, float], sampled: bool) -> ImageSet:
+def _opened_whole(
+    source: str, seed: int, fractions: tuple[float, float, float], sampled: bool, several: bool
+) -> ImageSet:
     """The set that folds are made of: all its pictures are checked once, not once for each fold."""
-    return _open(source, seed, fractions, sampled)
+    return _open(source, seed, fractions, sampled, several)
 
 
 def parse_fold(source: str) -> tuple[str, int, int]:
@@ -159,7 +165,9 @@ def with_val_share(data: ImageSet, share: float) -> ImageSet:
     Of many pictures a few hundred are enough to choose the best epoch, and every other one can be learned from.
     """
     both = (*data.splits[Split.TRAIN], *data.splits[Split.VAL])
-    halves = split_stratified(both, {Split.TRAIN: 1 - share, Split.VAL: share}, 0)
+    weights = {Split.TRAIN: 1 - share, Split.VAL: share}
+    several = many_labels(both)
+    halves = split_grouped(both, weights, 0, data.labels) if several else split_stratified(both, weights, 0)
     return _Resplit(data, {**halves, Split.TEST: data.splits[Split.TEST]})
 
 
@@ -211,7 +219,7 @@ def _given_fold(
             hint=f"use --folds {len(names)}, or remove the column",
         )
     found = by_id(item for item in items if given[item.id] == names[number - 1])
-    if absent := set(range(len(data.labels))) - {item.label for item in found}:
+    if absent := set(range(len(data.labels))) - {label for item in found for label in item.labels}:
         classes = ", ".join(repr(data.labels[label]) for label in sorted(absent))
         raise DataError(
             f"fold {names[number - 1]} of {data.name} has no picture of {classes}",

@@ -19,7 +19,7 @@ SPLIT_ORDER = (Split.TRAIN, Split.VAL, Split.TEST)
 
 
 def group_by_label(items: Iterable[Item]) -> dict[int, list[Item]]:
-    """The items of each label, labels in ascending order."""
+    """The items of each class, classes in ascending order; those with several labels each are one group."""
     groups: dict[int, list[Item]] = {}
     for item in items:
         groups.setdefault(item.label, []).append(item)

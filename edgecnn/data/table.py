@@ -4,11 +4,17 @@
 |---|---|---|
 | the picture | ``file``, ``image``, ``path``, ``filename`` | a path, relative to the folder of the table, or absolute |
 | the class | ``label``, ``class`` | any text |
+| several labels | ``labels`` in the place of ``label`` | ``cat|indoors`` or ``cat;indoors``; empty: none of them |
+| | one column for each label | 0 or 1 in every row |
 | the split | ``split`` (may be missing) | train, val or test; in every row or not at all |
 | the group | ``group`` (may be missing) | pictures of one thing, never to be torn apart where this package splits |
 | the fold | ``fold`` (may be missing) | the fold for cross-validation: ``train --folds`` |
 
 Other columns may be there and are kept. Commas, semicolons or tabs separate; the first line says which.
+
+A table with a column ``label`` or ``class`` gives one class per picture, whatever the text in it, unless several are
+asked for (``several``, which ``task=multi_label`` means). One with ``labels`` gives several. One with none of the three
+does too: the columns of which most values are 0 or 1 are its labels. Labels are sorted, columns keep their order.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ from edgecnn.data.check import check_pictures
 from edgecnn.data.folder import FolderImages, complete_splits, digest_of, report_problems
 from edgecnn.data.grouping import split_grouped
 from edgecnn.data.items import ImageSet, Item
+from edgecnn.data.label_table import LABELS, Labelled, label_columns, labelled, sets_of_cells, sets_of_columns
 from edgecnn.data.layout import SPLIT_FOLDERS, Classes, Found, class_problems
 from edgecnn.data.splits import by_id, split_stratified
 from edgecnn.errors import DataError
@@ -32,6 +39,7 @@ from edgecnn.spec import Split
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 TABLE_HINT = "a table has a header with file and label, and perhaps split (train, val, test), group and fold"
+LABELS_HINT = "in labels cat|indoors or cat;indoors, or a column of 0 and 1 for each label"
 _FILE, _LABEL = ("file", "image", "path", "filename"), ("label", "class")
 _SPLIT, _GROUP, _FOLD = "split", "group", "fold"
 
@@ -77,40 +85,76 @@ def _optional(data: ImageSet, name: str) -> dict[str, str]:
     return data.column(name) if there and isinstance(data, TableImages) else {}
 
 
-def open_table(source: str, *, seed: int, fractions: tuple[float, float, float]) -> TableImages:
-    """Read a table, check every picture that it lists, and split. Raises ``DataError`` with all problems."""
+def open_table(source: str, *, seed: int, fractions: tuple[float, float, float], several: bool = False) -> TableImages:
+    """Read a table, check every picture that it lists, and split; ``several``: labels, not classes, also in ``label``.
+
+    Raises ``DataError`` with all problems.
+    """
     path = Path(source).expanduser()
     header, rows, problems = _read(path)
-    file, label = _find(path, header, _FILE, "the pictures"), _find(path, header, _LABEL, "their classes")
-    listed = _collect(rows, file, label, problems)
+    file = _find(path, header, _FILE, "the pictures")
+    marks = _mark_columns(header, rows)
+    label = "" if marks else _find(path, header, (*_LABEL, LABELS), "their classes")
+    several = several or label in ("", LABELS)
+    listed = _collect(rows, file, "" if several else label, problems)
     for name in {_GROUP, _FOLD} & set(header):
         problems += [f"line {row.line}: no {name}" for row in rows if not row.values[name]]
     checked = check_pictures(path.parent, list(listed))
     problems += [f"line {listed[id].line}: {id}: {reason}" for id, reason in checked.broken.items()]
-    found = Found(_by_split(listed, label), (), ())
+    found = (
+        _several(listed, label, marks, checked.broken, problems) if several else _classes(listed, label, checked.broken)
+    )
     problems.sort(key=_line_of)
-    problems += class_problems(found, checked.broken)
-    if listed and Split.TRAIN not in found.splits:
+    problems += found.problems
+    if listed and Split.TRAIN not in found.given:
         problems.append("no row is in the train split")
     if problems:
-        raise report_problems(path, problems, TABLE_HINT)
+        raise report_problems(path, problems, LABELS_HINT if several else TABLE_HINT)
+    groups = {id: row.values[_GROUP] for id, row in listed.items()} if _GROUP in header else {}
+    together = bool(groups) or several  # what holds several labels is divided as a group of them is
+    divide = partial(split_grouped, labels=found.labels, groups=groups) if together else split_stratified
+    splits, notes = complete_splits(found.given, seed, fractions, divide)
+    return TableImages(
+        name=path.name,
+        root=path.parent,
+        labels=found.labels,
+        splits=splits,
+        digest=_digest(digest_of(found.labels, found.given, checked.sizes), listed),
+        notes=(*_torn(splits, groups), *found.notes, *notes),
+        rows=listed,
+    )
+
+
+def _mark_columns(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """The columns of 0 and 1 that stand for labels, where no column holds classes or labels as text."""
+    if {*_LABEL, LABELS} & set(header):
+        return []
+    return label_columns(header, [row.values for row in rows], (*_FILE, _SPLIT, _GROUP, _FOLD))
+
+
+def _classes(listed: Mapping[str, Row], label: str, broken: Mapping[str, str]) -> Labelled:
+    """One class for each picture."""
+    found = Found(_by_split(listed, label), (), ())
     labels = found.labels
     given = {
         split: by_id(Item(id, labels.index(name)) for name, ids in classes.items() for id in ids)
         for split, classes in found.splits.items()
     }
-    groups = {id: row.values[_GROUP] for id, row in listed.items()} if _GROUP in header else {}
-    divide = partial(split_grouped, labels=labels, groups=groups) if groups else split_stratified
-    splits, notes = complete_splits(given, seed, fractions, divide)
-    return TableImages(
-        name=path.name,
-        root=path.parent,
-        labels=labels,
-        splits=splits,
-        digest=_digest(digest_of(labels, given, checked.sizes), listed),
-        notes=(*_torn(splits, groups), *notes),
-        rows=listed,
-    )
+    return Labelled(labels, given, tuple(class_problems(found, broken)))
+
+
+def _several(
+    listed: Mapping[str, Row], label: str, marks: Sequence[str], broken: Mapping[str, str], problems: list[str]
+) -> Labelled:
+    """Any number of labels for each picture; values that cannot be go to ``problems``."""
+    values = {id: row.values for id, row in listed.items()}
+    if label:
+        sets = sets_of_cells({id: row[label] for id, row in values.items()})
+        labels = sorted({name for names in sets.values() for name in names})
+    else:
+        sets, wrong = sets_of_columns(values, {id: row.line for id, row in listed.items()}, marks)
+        labels, problems[:] = list(marks), [*problems, *wrong]
+    return labelled(sets, {id: _split_of(row) for id, row in listed.items()}, labels, broken)
 
 
 def _read(path: Path) -> tuple[list[str], list[Row], list[str]]:
@@ -153,10 +197,10 @@ def _find(path: Path, header: Sequence[str], names: Sequence[str], what: str) ->
 
 
 def _collect(rows: Sequence[Row], file: str, label: str, problems: list[str]) -> dict[str, Row]:
-    """The usable rows by id; what is wrong with the others goes to ``problems``."""
+    """The usable rows by id; what is wrong with the others goes to ``problems``. Without ``label`` it may be empty."""
     listed: dict[str, Row] = {}
     for row in rows:
-        wrong = [f"no {name}" for name in (file, label) if not row.values[name]]
+        wrong = [f"no {name}" for name in (file, label) if name and not row.values[name]]
         split = row.values.get(_SPLIT)
         if split is not None and split.lower() not in SPLIT_FOLDERS:
             wrong.append(f"split {split!r} is none of train, val, test" if split else "no split")
@@ -173,9 +217,12 @@ def _by_split(listed: Mapping[str, Row], label: str) -> dict[Split, Classes]:
     """Ids by split and class; without a split column all are train."""
     found: dict[Split, Classes] = {}
     for id, row in listed.items():
-        split = SPLIT_FOLDERS[row.values.get(_SPLIT, "train").lower()]
-        found.setdefault(split, {}).setdefault(row.values[label], []).append(id)
+        found.setdefault(_split_of(row), {}).setdefault(row.values[label], []).append(id)
     return {split: found[split] for split in Split if split in found} or {Split.TRAIN: {}}
+
+
+def _split_of(row: Row) -> Split:
+    return SPLIT_FOLDERS[row.values.get(_SPLIT, "train").lower()]
 
 
 def _digest(pictures: str, listed: Mapping[str, Row]) -> str:

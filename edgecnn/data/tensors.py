@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.data.items import ImageSet, Item
+from edgecnn.data.items import ImageSet, Item, has_many_labels
 from edgecnn.data.memory import memory_limit
 from edgecnn.data.parallel import in_threads
 from edgecnn.data.preprocess import Pixels, apply
 from edgecnn.data.splits import pick_stratified
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Interpolation, Preprocess, Split
+from edgecnn.tasks import Labels
 
 _BLOCK = 512  # pictures in flight at once when streaming
 
@@ -23,11 +24,12 @@ _BLOCK = 512  # pictures in flight at once when streaming
 class ImageTensors:
     """Preprocessed pictures.
 
-    ``images`` (N, H, W, 3) uint8, ``labels`` (N,) int64, ``ids`` N names, all in the same order.
+    ``images`` (N, H, W, C) uint8, of 3 channels or 1, ``labels`` (N,) int64 class numbers, or (N, K) uint8 of 0 and 1
+    where a picture may have several, ``ids`` N names, all in the same order.
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: Labels
     ids: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -44,7 +46,7 @@ def load_split(data: ImageSet, split: Split, p: Preprocess, *, limit: int | None
     items = data.splits[split]
     if limit is not None:
         items = pick_stratified(items, limit, seed, f"limit {split}")
-    if len(items) * p.size * p.size * 3 > memory_limit():
+    if len(items) * p.size * p.size * p.channels > memory_limit():
         from edgecnn.data.mapped import load_mapped  # needs the file locks of POSIX systems
 
         return ImageTensors(load_mapped(data, items, p), labels_of(data, items), tuple(item.id for item in items))
@@ -53,7 +55,7 @@ def load_split(data: ImageSet, split: Split, p: Preprocess, *, limit: int | None
 
 def load_items(data: ImageSet, items: Sequence[Item], p: Preprocess) -> ImageTensors:
     """The given pictures, in the given order, in memory."""
-    images = np.empty((len(items), p.size, p.size, 3), np.uint8)
+    images = np.empty((len(items), p.size, p.size, p.channels), np.uint8)
 
     def load(position: int) -> None:
         images[position] = apply(p, data.read(items[position]))
@@ -76,10 +78,10 @@ def iter_batches(data: ImageSet, items: Sequence[Item], p: Preprocess, batch_siz
 
 def channel_stats(
     data: ImageSet, p: Preprocess, *, mode: str = "uniform", limit: int | None = None, seed: int = 0
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the training split's pixels, in units of [0, 1].
 
-    Only the geometry of ``p`` is used, not its mean and std.
+    Only the geometry of ``p`` and its number of channels are used, not its mean and std.
 
     Args:
         mode: ``"uniform"``: one mean and one std for all channels, 255 * mean rounded to a whole number, so that
@@ -91,7 +93,7 @@ def channel_stats(
     items = data.splits[Split.TRAIN]
     if limit is not None:
         items = pick_stratified(items, limit, seed, "channel statistics")
-    counts = np.zeros((3, 256), np.int64)
+    counts = np.zeros((p.channels, 256), np.int64)
     for batch in iter_batches(data, items, p, _BLOCK):
         counts += count_levels(batch.images)
     return stats_of_levels(counts, mode)
@@ -105,6 +107,7 @@ def fit_preprocess(
     crop_fraction: float = 1.0,
     mode: str = "uniform",
     limit: int | None = None,
+    channels: int = 3,
 ) -> Preprocess:
     """The ``Preprocess`` for training from scratch at ``size`` pixels: given geometry, statistics of train.
 
@@ -115,29 +118,28 @@ def fit_preprocess(
             f"image size {size} and crop fraction {crop_fraction}",
             hint="the size is a positive number of pixels, the crop fraction a number above 0 and at most 1",
         )
-    geometry = Preprocess(size, (0.0,) * 3, (1.0,) * 3, interpolation, crop_fraction)
+    geometry = Preprocess(size, (0.0,) * channels, (1.0,) * channels, interpolation, crop_fraction)
     mean, std = channel_stats(data, geometry, mode=mode, limit=limit)
     return replace(geometry, mean=mean, std=std)
 
 
 def count_levels(images: Pixels) -> NDArray[np.int64]:
-    """How often each of the 256 levels occurs in each channel: images (N, H, W, 3) uint8 -> (3, 256)."""
-    counts = np.zeros((3, 256), np.int64)
+    """How often each of the 256 levels occurs in each channel: images (N, H, W, C) uint8 -> (C, 256)."""
+    channels = images.shape[3]
+    counts = np.zeros((channels, 256), np.int64)
     for start in range(0, len(images), _BLOCK):  # bincount makes eight bytes of each
         block = images[start : start + _BLOCK]
-        counts += np.stack([np.bincount(block[..., c].ravel(), minlength=256) for c in range(3)])
+        counts += np.stack([np.bincount(block[..., c].ravel(), minlength=256) for c in range(channels)])
     return counts
 
 
-def stats_of_levels(
-    counts: NDArray[np.int64], mode: str = "uniform"
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and std from level counts (3, 256), exact whatever the order of the pictures; see ``channel_stats``.
+def stats_of_levels(counts: NDArray[np.int64], mode: str = "uniform") -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std from level counts (C, 256), exact whatever the order of the pictures; see ``channel_stats``.
 
     Raises ``DataError`` if all pixels are equal, ``UsageError`` for another mode.
     """
     if mode == "uniform":
-        counts = np.repeat(counts.sum(axis=0, keepdims=True), 3, axis=0)
+        counts = np.repeat(counts.sum(axis=0, keepdims=True), len(counts), axis=0)
     elif mode != "per_channel":
         raise UsageError(f"channel statistics of kind {mode!r}", hint="choose uniform or per_channel")
     levels = np.arange(256)
@@ -147,8 +149,7 @@ def stats_of_levels(
     variance = (counts * (levels[None, :] - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
     if variance.min() == 0:
         raise DataError("all training pictures are of one plain colour", hint="check what the files contain")
-    m, s = (mean / 255).tolist(), (np.sqrt(variance) / 255).tolist()
-    return (m[0], m[1], m[2]), (s[0], s[1], s[2])
+    return tuple((mean / 255).tolist()), tuple((np.sqrt(variance) / 255).tolist())
 
 
 def choose_calibration(data: ImageSet, count: int, seed: int) -> tuple[Item, ...]:
@@ -159,6 +160,11 @@ def choose_calibration(data: ImageSet, count: int, seed: int) -> tuple[Item, ...
     return pick_stratified(data.splits[Split.TRAIN], count, seed, "calibration")
 
 
-def labels_of(data: ImageSet, items: Sequence[Item]) -> NDArray[np.int64]:
+def labels_of(data: ImageSet, items: Sequence[Item]) -> Labels:
     """The labels of some pictures of a set, as ``ImageTensors`` has them."""
-    return np.array([item.label for item in items], np.int64)
+    if not has_many_labels(data):
+        return np.array([item.label for item in items], np.int64)
+    matrix = np.zeros((len(items), len(data.labels)), np.uint8)
+    for row, item in enumerate(items):
+        matrix[row, list(item.labels)] = 1
+    return matrix

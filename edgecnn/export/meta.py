@@ -13,12 +13,41 @@ from edgecnn.data.preprocess import from_dict, to_dict
 from edgecnn.errors import UsageError
 from edgecnn.export.onnx import META_PREFIX
 from edgecnn.export.tflite_builder import META_ENTRY, metadata, unpack
-from edgecnn.spec import Format, Preprocess
+from edgecnn.spec import Format, Preprocess, Task
+from edgecnn.tasks import ACTIVATION
 
 
-def meta_of(labels: Sequence[str], preprocess: Preprocess, **more: str) -> dict[str, str]:
-    """The metadata of a file: ``labels`` and ``preprocess`` as JSON, and whatever strings the caller adds."""
-    return {"labels": json.dumps(list(labels)), "preprocess": json.dumps(to_dict(preprocess)), **more}
+def meta_of(
+    labels: Sequence[str], preprocess: Preprocess, task: Task = Task.MULTI_CLASS, **more: str
+) -> dict[str, str]:
+    """The metadata of a file: ``labels`` and ``preprocess`` as JSON, and whatever strings the caller adds.
+
+    ``channels`` says what the picture is made of: RGB, or grey (``spec.Preprocess`` says how). ``task`` is a word of
+    ``spec.Task``; ``activation`` says what makes probabilities of the logits (softmax, or sigmoid of each), ``logits``
+    whose they are: the positive label's alone for a binary task.
+    """
+    whose = labels[1:] if task is Task.BINARY else labels
+    return {
+        "labels": json.dumps(list(labels)),
+        "preprocess": json.dumps(to_dict(preprocess)),
+        "channels": "RGB" if preprocess.channels == 3 else "grey",
+        "task": task.value,
+        "activation": ACTIVATION[task],
+        "logits": json.dumps(list(whose)),
+        **more,
+    }
+
+
+def task_of(meta: Mapping[str, str]) -> Task | None:
+    """The task in a file's metadata; files with labels and without a word on it are for classes. ``None``: foreign.
+
+    Raises ``UsageError`` for a task that this edgecnn does not know.
+    """
+    if "task" not in meta:
+        return Task.MULTI_CLASS if "labels" in meta else None
+    if meta["task"] not in list(Task):
+        raise UsageError(f"the file has the task {meta['task']!r}", hint=f"known: {', '.join(Task)}")
+    return Task(meta["task"])
 
 
 def labels_of(meta: Mapping[str, str]) -> tuple[str, ...] | None:

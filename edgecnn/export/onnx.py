@@ -42,7 +42,7 @@ IR_VERSION = 8  # what opset 17 came with: readable by ONNX Runtime 1.12 and lat
 def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
     """Write ``graph`` to ``path`` as ONNX.
 
-    Input ``image`` uint8 (batch, H, W, 3), output ``logits`` float32 (batch, classes); intermediate tensors are NCHW
+    Input ``image`` uint8 (batch, H, W, C), output ``logits`` float32 (batch, classes); intermediate tensors are NCHW
     and carry the graph's names (in an int8 file: the uint8 tensors). ``meta`` goes into the model's metadata. Raises
     ``ModelError`` when the graph holds something that has no ONNX counterpart.
     """

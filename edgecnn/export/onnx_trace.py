@@ -16,7 +16,7 @@ from edgecnn.graph.ir import Array
 
 
 def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
-    """Run images (N, H, W, 3) uint8 through a file that :func:`edgecnn.export.onnx.render` wrote.
+    """Run images (N, H, W, C) uint8 through a file that :func:`edgecnn.export.onnx.render` wrote.
 
     Returns, by the graph's tensor names, real values float32 (N, C, H, W) or (N, C): in an int8 file the dequantized
     integers that the integer kernels produce. The session optimizes as usual, with every tensor kept as an output.

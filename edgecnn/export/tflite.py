@@ -1,6 +1,6 @@
 """TFLite, written straight from the graph: float32, or int8 with the graph's own numbers.
 
-Input ``image`` uint8 (batch, H, W, 3), output ``logits`` float32 (batch, classes). The batch is dynamic: the shapes
+Input ``image`` uint8 (batch, H, W, C), output ``logits`` float32 (batch, classes). The batch is dynamic: the shapes
 say 1, the shape signature says -1, and ``resize_tensor_input`` takes any. :mod:`edgecnn.export.tflite_ops` explains
 the int8 choices.
 """

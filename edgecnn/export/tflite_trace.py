@@ -19,7 +19,7 @@ TRACE_ENTRY = "edgecnn.trace"  # metadata: what :func:`trace` must know beyond t
 
 
 def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
-    """Run images (N, H, W, 3) uint8 through a file that :func:`edgecnn.export.tflite.render` wrote.
+    """Run images (N, H, W, C) uint8 through a file that :func:`edgecnn.export.tflite.render` wrote.
 
     Returns, by the graph's tensor names, real values float32 (N, C, H, W) or (N, C). All tensors are made outputs of
     the file in memory, so they are what the default delegate (XNNPACK) computes, not what the reference kernels would.

@@ -28,11 +28,12 @@ class GraphBuilder:
 
     def start(self, image_size: int, preprocess: Preprocess) -> str:
         """Add the input and, where the input's scale cannot hold the normalization, a 1x1 convolution that does it."""
-        shape = (3, image_size, image_size)
+        channels = preprocess.channels
+        shape = (channels, image_size, image_size)
         if preprocess.uniform:
             attrs = {"mean": list(preprocess.mean), "std": list(preprocess.std)}
             return self._add(Node(IMAGE, Op.INPUT, (), shape, attrs))
-        self._add(Node(IMAGE, Op.INPUT, (), shape, {"mean": [0.0] * 3, "std": [1.0] * 3}))
+        self._add(Node(IMAGE, Op.INPUT, (), shape, {"mean": [0.0] * channels, "std": [1.0] * channels}))
         mean, std = np.array(preprocess.mean), np.array(preprocess.std)
         return self.scale_shift(NORMALIZE, IMAGE, 1.0 / std, -mean / std)
 

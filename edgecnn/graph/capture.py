@@ -20,11 +20,12 @@ from edgecnn.spec import Preprocess
 
 
 def capture(model: nn.Module, image_size: int, p: Preprocess) -> Graph:
-    """The float graph of ``model`` in evaluation: uint8 pictures (N, ``image_size``, ``image_size``, 3) -> logits (N,
+    """The float graph of ``model`` in evaluation: uint8 pictures (N, ``image_size``, ``image_size``, C) -> logits (N,
     K).
 
     Args:
-        model: takes normalized float32 images (N, 3, H, W) and returns logits (N, K). It is not changed.
+        model: takes normalized float32 images (N, C, H, W), C = ``p.channels``, and returns logits (N, K). It is not
+            changed.
         image_size: height and width of the picture, pixels.
         p: the normalization that becomes part of the graph. When ``p.uniform`` it stays in the input node (and later
             in its scale and zero point); otherwise the input reads ``pixel / 255`` and a 1x1 depthwise convolution
@@ -34,7 +35,7 @@ def capture(model: nn.Module, image_size: int, p: Preprocess) -> Graph:
     Raises:
         ModelError: the model cannot be exported, or holds an operator without a counterpart (named, with its module).
     """
-    return simplify(translate(_export(model, image_size), image_size, p))
+    return simplify(translate(_export(model, image_size, p.channels), image_size, p))
 
 
 def translate(exported: torch.export.ExportedProgram, image_size: int, p: Preprocess) -> Graph:
@@ -65,9 +66,9 @@ def _translate_call(builder: GraphBuilder, node: torch.fx.Node) -> None:
         builder.overwrite(before, builder.tensor(node))
 
 
-def _export(model: nn.Module, image_size: int) -> torch.export.ExportedProgram:
+def _export(model: nn.Module, image_size: int, channels: int) -> torch.export.ExportedProgram:
     twin = copy.deepcopy(model).cpu().float().eval()
-    example = torch.zeros(1, 3, image_size, image_size)
+    example = torch.zeros(1, channels, image_size, image_size)
     try:
         with torch.no_grad():
             return torch.export.export(twin, (example,), strict=False)

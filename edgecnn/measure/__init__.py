@@ -11,6 +11,7 @@ Decisions:
   medians taken at different times.
 * **Accuracy is that of the exported file in the runtime**, with a Wilson interval; against the parent, McNemar and
   agreement.
+* **Several labels** have figures of their own (``several_labels.py``); what is called top-1 is then the exact match.
 * **Parity** compares logits on the same real pictures and names the first layer that diverges and what is wrong with
   it.
 """

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn import tasks
 from edgecnn.errors import UsageError
 from edgecnn.measure.stats import wilson
 from edgecnn.runtimes.session import Launch, Session
-from edgecnn.spec import Interval, Preprocess, Runtime
+from edgecnn.spec import Interval, Preprocess, Runtime, Task
+from edgecnn.tasks import Labels
 
 if TYPE_CHECKING:
     from edgecnn.data.tensors import ImageTensors
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares in [0, 1] with Wilson intervals; ``top5`` is ``None`` with five classes or fewer: it says nothing."""
+    """Shares in [0, 1] with Wilson intervals; ``top5`` is ``None`` with five classes or fewer: it says nothing.
+
+    ``top1`` is the share of pictures that are answered right (``edgecnn.tasks``): with several labels, exact matches.
+    """
 
     top1: Interval
     top5: Interval | None
@@ -36,8 +41,15 @@ class Evaluation:
     confusion: NDArray[np.int64]
 
 
-def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:
-    """Accuracy of logits (N, K) against labels (N,) in [0, K). Raises ``UsageError`` when they do not fit together."""
+def accuracy(logits: NDArray[np.float32], labels: Labels, task: Task = Task.MULTI_CLASS) -> Accuracy:
+    """Accuracy of logits (N, K) against labels (N,) in [0, K), or (N, K) of 0 and 1 where pictures have several.
+
+    Raises ``UsageError`` when they do not fit together.
+    """
+    if task is Task.MULTI_LABEL:
+        check_several(logits, labels)
+        return Accuracy(wilson(int(tasks.right(task, logits, labels).sum()), len(labels)), None)
+    logits = tasks.class_logits(task, logits)
     _check(logits, labels)
     top5 = wilson(int(in_top(logits, labels, 5).sum()), len(labels)) if logits.shape[1] > 5 else None
     return Accuracy(wilson(int(correct(logits, labels).sum()), len(labels)), top5)
@@ -60,6 +72,16 @@ def confusion(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray
     classes = logits.shape[1]
     flat = np.bincount(labels * classes + logits.argmax(axis=1), minlength=classes * classes)
     return flat.reshape(classes, classes).astype(np.int64)
+
+
+def check_several(logits: NDArray[np.float32], labels: Labels) -> None:
+    """Raise ``UsageError`` unless both are (N, K) and the labels 0 and 1."""
+    if logits.ndim != 2 or logits.shape != labels.shape:
+        raise UsageError(
+            f"logits {logits.shape} do not belong to labels {labels.shape}", hint="wanted: one of each for every label"
+        )
+    if labels.size and not np.isin(labels, (0, 1)).all():
+        raise UsageError("labels are other than 0 and 1", hint="wanted: 1 where a picture has the label")
 
 
 def _check(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> None:

@@ -119,18 +119,23 @@ def classify(
     when there are no pictures, and when a logit is not finite.
     """
     counts = confusion(logits, labels)
-    if not len(labels):
-        raise UsageError("there are no pictures to score", hint="choose a split that has some with --split")
-    if bad := int((~np.isfinite(logits)).any(axis=1).sum()):
-        raise UsageError(
-            f"the network gives numbers that are not finite for {bad} of {len(labels)} pictures",
-            hint="it was damaged or its training diverged; compare it with its parent: edgecnn verify",
-        )
+    check_finite(logits)
     order = resampling.canonical_order(logits, labels)
     logs = log_softmax(logits[order])
     found = _in_order(logs, labels[order], logits[order], counts, resamples, seed)
     back = np.argsort(order)
     return Classification(**found, losses=-logs[back, labels], probabilities=np.exp(logs[back]))
+
+
+def check_finite(logits: NDArray[np.float32]) -> None:
+    """Raise ``UsageError`` when there are no logits (N, K), or one is not finite."""
+    if not len(logits):
+        raise UsageError("there are no pictures to score", hint="choose a split that has some with --split")
+    if bad := int((~np.isfinite(logits)).any(axis=1).sum()):
+        raise UsageError(
+            f"the network gives numbers that are not finite for {bad} of {len(logits)} pictures",
+            hint="it was damaged or its training diverged; compare it with its parent: edgecnn verify",
+        )
 
 
 def log_softmax(logits: NDArray[np.float32]) -> Floats:
@@ -195,7 +200,7 @@ def _per_class(
         roc = [float(roc_auc_score(*pair)) for pair in pairs]
         average = [float(average_precision_score(*pair)) for pair in pairs]
         ranked = dict(zip(present.tolist(), zip(roc, average, strict=True), strict=True))
-        resampled = _resampled_ranking(scores, truth, weights)
+        resampled = resampled_ranking(scores, truth, weights)
         macro = (
             resampling.interval(_mean(roc), resampled[0], n),
             resampling.interval(_mean(average), resampled[1], n),
@@ -206,7 +211,7 @@ def _per_class(
     return per_class, macro
 
 
-def _resampled_ranking(scores: Floats, truth: NDArray[np.bool_], weights: resampling.Weights) -> tuple[Floats, Floats]:
+def resampled_ranking(scores: Floats, truth: NDArray[np.bool_], weights: resampling.Weights) -> tuple[Floats, Floats]:
     """Macro ROC AUC and average precision in each resample, over the classes that have pictures in it."""
     most = max(FEWEST_RESAMPLES, RANKED_CELLS // scores.size)
     sums = np.zeros((2, min(most, weights.shape[1])))
@@ -219,11 +224,8 @@ def _resampled_ranking(scores: Floats, truth: NDArray[np.bool_], weights: resamp
     return means[0], means[1]
 
 
-def _calibration(
-    confidence: Floats, hit: NDArray[np.bool_], weights: resampling.Weights
-) -> tuple[tuple[Bin, ...], Interval]:
-    """The bins of a reliability diagram and the expected calibration error: the mean gap, weighted by pictures."""
-    n = len(confidence)
+def reliability(confidence: Floats, hit: NDArray[np.bool_]) -> tuple[NDArray[np.int64], tuple[Bin, ...]]:
+    """The bins of a reliability diagram, and in which of them each answer (N,) is."""
     # Rounded, so that a confidence on an edge (1/5 of five classes) does not fall to either side by its last digit.
     places = np.clip(np.ceil(np.round(confidence * BINS, 9)).astype(np.int64) - 1, 0, BINS - 1)
     bins = []
@@ -232,10 +234,19 @@ def _calibration(
         filled = bool(inside.any())
         means = (float(confidence[inside].mean()), float(hit[inside].mean())) if filled else (None, None)
         bins.append(Bin(place / BINS, (place + 1) / BINS, int(inside.sum()), *means))
+    return places, tuple(bins)
+
+
+def _calibration(
+    confidence: Floats, hit: NDArray[np.bool_], weights: resampling.Weights
+) -> tuple[tuple[Bin, ...], Interval]:
+    """The bins and the expected calibration error: the mean gap, weighted by pictures."""
+    n = len(confidence)
+    places, bins = reliability(confidence, hit)
     gaps = confidence - hit
     error = float(np.abs(np.bincount(places, weights=gaps, minlength=BINS)).sum() / n)
     resampled = resampling.calibration_errors(places, gaps, BINS, weights)
-    return tuple(bins), resampling.interval(error, resampled, n)
+    return bins, resampling.interval(error, resampled, n)
 
 
 def _mean(values: Floats | list[float]) -> float:

@@ -65,7 +65,7 @@ def measure_latency(
     preprocess: Preprocess | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Latency:
-    """Measure ``file`` in ``runtime`` with pictures (N, H, W, 3) uint8 taking turns.
+    """Measure ``file`` in ``runtime`` with pictures (N, H, W, C) uint8 taking turns.
 
     At least ``restarts`` processes and ``min_runs`` calls; then more processes until half the width of the median's 95
     % interval is at most 2 % of it, or until ``budget_s`` seconds are over: the status then is ``inconclusive`` and
@@ -129,7 +129,7 @@ def _collect(launch: Launch, pictures: Pictures, batch: int, restarts: int, runs
 
 def _neutral(images: Pictures) -> Preprocess:
     """For timing alone the values hardly matter: a float file of unknown normalization gets pixel / 255."""
-    return Preprocess(images.shape[1], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return Preprocess(images.shape[1], (0.0,) * images.shape[3], (1.0,) * images.shape[3])
 
 
 def _rotation(images: Pictures, batch: int) -> Pictures:

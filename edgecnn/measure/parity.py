@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn import tasks
 from edgecnn.errors import UsageError
+from edgecnn.spec import Task
 
 Tensor = NDArray[Any]
 EXACT_DB = 200.0  # SQNR of equal tensors: finite so that it can be written to JSON, and more than float32 can reach
@@ -22,13 +24,18 @@ EXACT_DB = 200.0  # SQNR of equal tensors: finite so that it can be written to J
 
 @dataclass(frozen=True)
 class Parity:
-    """Agreement of first classes (share in [0, 1]), mean cosine of the logit rows, SQNR in dB, largest difference."""
+    """Agreement of the answers (share in [0, 1]), mean cosine of the logit rows, SQNR in dB, largest difference.
+
+    With several labels the agreement is that of label decisions, and ``equal_sets`` the share of pictures with the same
+    set of labels; ``None`` in other tasks. Rows of one logit have no angle: the cosine is then that of all of them.
+    """
 
     agreement: float
     cosine: float
     sqnr_db: float
     max_error: float
     n: int
+    equal_sets: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,17 +69,18 @@ THRESHOLDS: dict[StageKind, Thresholds] = {
 }
 
 
-def compare_logits(parent: Tensor, child: Tensor) -> Parity:
+def compare_logits(parent: Tensor, child: Tensor, task: Task = Task.MULTI_CLASS) -> Parity:
     """Compare logits (N, K) of the same pictures. Raises ``UsageError`` when the shapes differ or are empty."""
     if parent.shape != child.shape or parent.ndim != 2 or not parent.size:
         raise UsageError(f"logits {parent.shape} and {child.shape} cannot be compared", hint="wanted: (N, K) twice")
     a, b = parent.astype(np.float64), child.astype(np.float64)
     return Parity(
-        agreement=float(np.mean(a.argmax(axis=1) == b.argmax(axis=1))),
-        cosine=_cosine(a, b),
+        agreement=tasks.agreement(task, a, b),
+        cosine=_cosine(a, b) if a.shape[1] > 1 else _cosine(a.T, b.T),
         sqnr_db=sqnr_db(a, b),
         max_error=float(np.max(np.abs(a - b))),
         n=len(a),
+        equal_sets=tasks.equal_sets(a, b) if task is Task.MULTI_LABEL else None,
     )
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.tasks import Labels
+
 Floats = NDArray[np.float64]
 Points = tuple[tuple[float, float], ...]
 
@@ -40,20 +42,19 @@ class RankingCurves:
         return asdict(self)
 
 
-def ranking_curves(
-    probabilities: Floats, labels: NDArray[np.int64], most: int = WORST_CLASSES
-) -> tuple[RankingCurves, ...]:
-    """Curves of probabilities (N, K) against labels (N,): all decisions pooled, then the classes, the worst first.
+def ranking_curves(probabilities: Floats, labels: Labels, most: int = WORST_CLASSES) -> tuple[RankingCurves, ...]:
+    """Curves of probabilities (N, K) against labels, (N,) or (N, K): all decisions pooled, then the worst classes.
 
-    Not more than ``most`` classes, those with the lowest average precision. Nothing where one class has all pictures.
+    Not more than ``most`` classes, those with the lowest average precision; only those that some pictures have and some
+    have not, nothing where there is none.
     """
-    present = np.unique(labels)
-    if len(present) < 2:
+    truth = labels > 0 if labels.ndim == 2 else labels[:, None] == np.arange(probabilities.shape[1])
+    told_apart = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))
+    if not len(told_apart):
         return ()
-    classes = [_curves(probabilities[:, label], labels == label, int(label)) for label in present]
-    truth = (labels[:, None] == np.arange(probabilities.shape[1])).ravel()
+    classes = [_curves(probabilities[:, label], truth[:, label], int(label)) for label in told_apart]
     worst = sorted(classes, key=lambda each: (each.average_precision, each.label))[:most]
-    return (_curves(probabilities.ravel(), truth, None), *worst)
+    return (_curves(probabilities.ravel(), truth.ravel(), None), *worst)
 
 
 def _curves(scores: Floats, truth: NDArray[np.bool_], label: int | None) -> RankingCurves:

@@ -7,6 +7,7 @@ operations on weights (N, R): no picture is copied.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,12 @@ def draw_weights(pictures: int, resamples: int, seed: int) -> Weights:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def canonical_order(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def canonical_order(logits: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.int64]:
     """An order of the pictures (N,) that depends on their logits (N, K) and labels only, not on how they came.
 
     Seeded weights then fall on the same pictures whatever order they are read in.
     """
-    rows = np.ascontiguousarray(np.concatenate([labels[:, None].astype(np.float32), logits], axis=1))
+    rows = np.ascontiguousarray(np.concatenate([labels.reshape(len(labels), -1).astype(np.float32), logits], axis=1))
     return np.argsort(rows.view(f"V{rows.shape[1] * rows.itemsize}").ravel(), kind="stable")
 
 

@@ -96,8 +96,8 @@ def preprocess(spec: ModelSpec, source: str) -> Preprocess | None:
         known = {item.value for item in Interpolation}
         return Preprocess(
             size=spec.image_size,
-            mean=tuple(map(float, facts["mean"])),  # type: ignore[arg-type]
-            std=tuple(map(float, facts["std"])),  # type: ignore[arg-type]
+            mean=tuple(map(float, facts["mean"])),
+            std=tuple(map(float, facts["std"])),
             interpolation=Interpolation(facts["interpolation"] if facts["interpolation"] in known else "bilinear"),
             crop_fraction=float(facts["crop_pct"]),
         )

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from edgecnn.errors import ModelError
+from edgecnn.models.model_spec import INPUT_CHANNELS
 from edgecnn.models.receptive import ReceptiveFields
 
 
@@ -33,7 +34,7 @@ class LayerRow:
 
 
 def layer_table(model: nn.Module, image_size: int) -> list[LayerRow]:
-    """The layers in order of execution, for one (3, image_size, image_size) image.
+    """The layers in order of execution, for one (C, image_size, image_size) image.
 
     Layers without effect at inference (identity, dropout) are left out; additions and means written as functions have
     no row. A layer that runs twice has two rows, the second without its parameters. The model is left as it was
@@ -56,9 +57,14 @@ def layer_table(model: nn.Module, image_size: int) -> list[LayerRow]:
 
 
 def totals(model: nn.Module, image_size: int) -> tuple[int, int]:
-    """(parameters, MACs) of the network for one (3, image_size, image_size) image. Buffers are not parameters."""
+    """(parameters, MACs) of the network for one (C, image_size, image_size) image. Buffers are not parameters."""
     params = sum(parameter.numel() for parameter in model.parameters())
     return params, sum(row.macs for row in layer_table(model, image_size))
+
+
+def input_channels(model: nn.Module) -> int:
+    """How many channels the pictures of a network have: what ``zoo.build`` noted on it, 3 for other networks."""
+    return int(getattr(model, INPUT_CHANNELS, 3))
 
 
 def run_once(model: nn.Module, image_size: int) -> torch.Tensor:
@@ -68,7 +74,8 @@ def run_once(model: nn.Module, image_size: int) -> torch.Tensor:
     """
     modes = {module: module.training for module in model.modules()}
     parameter = next(model.parameters(), torch.empty(0))
-    image = torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
+    shape = (1, input_channels(model), image_size, image_size)
+    image = torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
     try:
         with torch.no_grad():
             logits: torch.Tensor = model.eval()(image)

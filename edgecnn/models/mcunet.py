@@ -55,7 +55,7 @@ class MCUNet(nn.Module):
         rows = [_checked(row) for row in spec.stages or MCUNET_320KB]
         stem_stride, strides = plan_strides(spec, 2, [row[3] for row in rows])
         channels = round_channels(STEM_CHANNELS * spec.width)
-        self.stem = conv_bn(3, channels, 3, stride=stem_stride, act=act)
+        self.stem = conv_bn(spec.channels, channels, 3, stride=stem_stride, act=act)
         blocks: list[nn.Module] = []
         for (kernel, inside, base, _), stride in zip(rows, strides, strict=True):
             outputs = round_channels(base * spec.width)

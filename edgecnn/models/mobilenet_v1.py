@@ -56,7 +56,7 @@ class MobileNetV1(nn.Module):
         rows = [_checked(row) for row in spec.stages or STAGES]
         stem_stride, strides = plan_strides(spec, 2, [stride for _, stride in rows])
         channels = round_channels(STEM_CHANNELS * spec.width)
-        self.stem = conv_bn(3, channels, 3, stride=stem_stride, act=act)
+        self.stem = conv_bn(spec.channels, channels, 3, stride=stem_stride, act=act)
         blocks: list[nn.Module] = []
         for (wide, _), stride in zip(rows, strides, strict=True):
             outputs = round_channels(wide * spec.width)

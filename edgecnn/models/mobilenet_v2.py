@@ -57,7 +57,7 @@ class MobileNetV2(nn.Module):
         table = _table(spec)
         stem_stride, strides = plan_strides(spec, 2, [row[3] for row in table])
         channels = round_channels(STEM_CHANNELS * spec.width)
-        self.stem = conv_bn(3, channels, 3, stride=stem_stride, act=act)
+        self.stem = conv_bn(spec.channels, channels, 3, stride=stem_stride, act=act)
         blocks: list[nn.Module] = []
         for (expansion, base, repeats, _), stage_stride in zip(table, strides, strict=True):
             outputs = round_channels(base * spec.width)

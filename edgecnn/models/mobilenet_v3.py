@@ -120,7 +120,7 @@ class MobileNetV3(nn.Module):
         rows = [_row(row) for row in spec.stages or paper]
         stem_stride, strides = plan_strides(spec, 2, [row.stride for row in rows])
         channels = round_channels(STEM_CHANNELS * spec.width)
-        self.stem = conv_bn(3, channels, 3, stride=stem_stride, act=act, eps=EPS)
+        self.stem = conv_bn(spec.channels, channels, 3, stride=stem_stride, act=act, eps=EPS)
         blocks: list[nn.Module] = []
         for row, stride in zip(rows, strides, strict=True):
             expanded, outputs = round_channels(row.expanded * spec.width), round_channels(row.channels * spec.width)

@@ -81,7 +81,7 @@ class MobileNetV4(nn.Module):
         rows = [_checked(row) for row in spec.stages or paper]
         stem_stride, strides = plan_strides(spec, 2, [int(row[-1]) for row in rows])
         channels = round_channels(STEM_CHANNELS * spec.width)
-        self.stem = conv_bn(3, channels, 3, stride=stem_stride, act=act)
+        self.stem = conv_bn(spec.channels, channels, 3, stride=stem_stride, act=act)
         blocks: list[nn.Module] = []
         for row, stride in zip(rows, strides, strict=True):
             outputs = round_channels(int(row[-2]) * spec.width)

@@ -14,6 +14,8 @@ from edgecnn.errors import ModelError
 
 StageRow = tuple[int | float | str, ...]
 
+INPUT_CHANNELS = "input_channels"
+"""The attribute in which a built network says how many channels its pictures have."""
 SMALL_IMAGE = 64
 """Up to this size, in pixels, the early strides of a network made for 224 px are reduced by default."""
 SMALLEST_MAP = 4
@@ -36,6 +38,7 @@ class ModelSpec:
         head: channels of the layer before the classifier (paper: V2 1280, V3-small 1024, V3-large 1280).
         dropout: probability before the classifier.
         activation: replaces the network's activation everywhere: relu, relu6, hardswish or silu.
+        channels: of the picture: 3, or 1 for grey.
     """
 
     name: str
@@ -48,6 +51,7 @@ class ModelSpec:
     head: int | None = None
     dropout: float | None = None
     activation: str | None = None
+    channels: int = 3
 
     def __post_init__(self) -> None:
         """Refuse numbers no network can have. Raises ModelError."""
@@ -61,15 +65,20 @@ class ModelSpec:
             wrong.append(f"strides={self.strides}")
         if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
             wrong.append(f"dropout={self.dropout}")
+        if self.channels not in (1, 3):
+            wrong.append(f"channels={self.channels}")
         if wrong:
             raise ModelError(
                 f"{self.name} cannot be built with {', '.join(wrong)}",
-                hint="sizes, widths and strides are positive; dropout is in [0, 1)",
+                hint="sizes, widths and strides are positive; dropout is in [0, 1); channels are 3 (RGB) or 1 (grey)",
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; options left at ``None`` are absent."""
-        return {key: _jsonable(value) for key, value in asdict(self).items() if value is not None}
+        """JSON values; options left at ``None`` are absent, and so are three channels."""
+        values = {key: _jsonable(value) for key, value in asdict(self).items() if value is not None}
+        if self.channels == 3:
+            del values["channels"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:

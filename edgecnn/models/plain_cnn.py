@@ -81,7 +81,7 @@ class PlainCNN(nn.Module):
         """The network of that spec, with fresh weights. Raises ModelError naming the row that cannot be."""
         super().__init__()
         rows = spec.stages or DEFAULT
-        shape = Shape(3, spec.image_size)
+        shape = Shape(spec.channels, spec.image_size)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for number, row in enumerate(rows, 1):
             try:

@@ -13,13 +13,18 @@ Sources:
 Tensors are matched by name. Where the names differ, as they do between two implementations of one paper, they are
 matched by their order, if the last word of every name (weight, bias, running_mean, running_var) and every shape
 agree. The classifier is left fresh where its shape differs, because the classes do. Nothing else may be missing.
+
+A network of grey pictures takes the first convolution of an RGB one summed over the colours, ``w = w_R + w_G + w_B``:
+that gives what the RGB network gives for a picture with R = G = B = x, normalized alike in all channels, since
+``sum_c w_c * x = (sum_c w_c) * x``. Its mean and std are the means of the three (exact where they are equal).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -28,7 +33,7 @@ from torch import nn
 from edgecnn.catalog import require
 from edgecnn.errors import ModelError, UsageError
 from edgecnn.models import hub
-from edgecnn.models.layers import find_classifier
+from edgecnn.models.layers import find_classifier, input_channels
 from edgecnn.models.model_spec import ModelSpec
 from edgecnn.spec import Interpolation, Preprocess
 
@@ -80,7 +85,8 @@ def load_pretrained(model: nn.Module, source: str, num_classes: int) -> Pretrain
     MissingPackageError where the source is a package that is not installed; UsageError for a source that does not
     exist.
     """
-    given = {name: tensor for name, tensor in _read(model, source).items() if not name.endswith(COUNTER)}
+    read = {name: tensor for name, tensor in _read(model, source).items() if not name.endswith(COUNTER)}
+    given = _summed_stem(model, read)
     if isinstance(model, Translating):
         given = {name: tensor for name, tensor in model.translated(given).items() if not name.endswith(COUNTER)}
     wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
@@ -109,8 +115,28 @@ def load_pretrained(model: nn.Module, source: str, num_classes: int) -> Pretrain
     )
 
 
+def _summed_stem(model: nn.Module, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The source's tensors with the first convolution's weight summed over its three channels, for a grey network."""
+    first = next((name for name, tensor in given.items() if tensor.dim() == 4), None)
+    own = next((f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Conv2d)), None)
+    name = own if own in given else first
+    if input_channels(model) != 1 or name is None or given[name].shape[1] != 3:
+        return given
+    return {**given, name: given[name].sum(1, keepdim=True)}
+
+
 def pretrained_preprocess(spec: ModelSpec, source: str) -> Preprocess | None:
     """How the source's weights want pictures, at the spec's image size; None where nobody knows (a file)."""
+    found = _rgb_preprocess(spec, source)
+    return found if found is None or spec.channels == 3 else grey(found)
+
+
+def grey(p: Preprocess) -> Preprocess:
+    """The same for grey pictures: the means of the three, 255 * mean whole, so that it folds into a quantized input."""
+    return replace(p, mean=(round(255 * fmean(p.mean)) / 255,), std=(fmean(p.std),))
+
+
+def _rgb_preprocess(spec: ModelSpec, source: str) -> Preprocess | None:
     if source in LITE_PACKAGES:
         # The TensorFlow models take (pixel - 127) / 128 and were evaluated at 224 px cut out of 256.
         mean, std = 127 / 255, 128 / 255

@@ -79,7 +79,7 @@ class ResNet(nn.Module):
         # The pooling is the first "stage": it has a stride like the others, and no row of its own in a table.
         stem_stride, (pool_stride, *strides) = plan_strides(spec, 2, [POOL_STRIDE, *[stride for *_, stride in rows]])
         channels = round_channels(STEM_CHANNELS * spec.width)
-        self.stem = conv_bn(3, channels, 7, stride=stem_stride, act=act)
+        self.stem = conv_bn(spec.channels, channels, 7, stride=stem_stride, act=act)
         self.pool = nn.MaxPool2d(3, pool_stride, 1) if pool_stride > 1 else nn.Identity()
         stages: list[nn.Module] = []
         for (wide, repeats, _), stride in zip(rows, strides, strict=True):

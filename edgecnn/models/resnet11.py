@@ -45,7 +45,7 @@ class ResNet11(nn.Module):
         super().__init__()
         act = spec.activation or "relu"
         stem, *widths = [round_channels(channels * spec.width) for channels in (STEM, *CHANNELS)]
-        self.stem = conv_bn(3, stem, 3, stride=spec.stem_stride or 1, act=act)
+        self.stem = conv_bn(spec.channels, stem, 3, stride=spec.stem_stride or 1, act=act)
         inputs = [stem, *widths[:-1]]
         self.groups = nn.Sequential(*[Group(*pair, act) for pair in zip(inputs, widths, strict=True)])
         self.dropout = nn.Dropout(spec.dropout or 0.0)

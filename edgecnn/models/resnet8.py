@@ -50,7 +50,7 @@ class ResNet8(nn.Module):
         act = spec.activation or "relu"
         stem_stride, strides = plan_strides(spec, 1, STRIDES)
         widths = [round_channels(channels * spec.width) for channels in CHANNELS]
-        self.conv = nn.Conv2d(3, widths[0], 3, stem_stride, 1)
+        self.conv = nn.Conv2d(spec.channels, widths[0], 3, stem_stride, 1)
         self.bn = nn.BatchNorm2d(widths[0], eps=1e-3)
         self.act = activation(act)
         inputs = [widths[0], *widths[:-1]]

@@ -51,7 +51,7 @@ class CifarResNet(nn.Module):
         act = spec.activation or "relu"
         stem_stride, strides = plan_strides(spec, 1, STRIDES)
         channels = round_channels(CHANNELS[0] * spec.width)
-        self.stem = conv_bn(3, channels, 3, stride=stem_stride, act=act, eps=NORM_EPS)
+        self.stem = conv_bn(spec.channels, channels, 3, stride=stem_stride, act=act, eps=NORM_EPS)
         stages: list[nn.Module] = []
         for wide, stride in zip(CHANNELS, strides, strict=True):
             outputs = round_channels(wide * spec.width)

@@ -65,7 +65,7 @@ class SqueezeNet(nn.Module):
         stem_stride, strides = plan_strides(spec, 2, [stride for *_, stride in rows])
         channels = round_channels(STEM_CHANNELS * spec.width)
         # Padded, other than the original: 112 px wide instead of 111, and from the first pooling on the same.
-        self.stem = conv_bn(3, channels, 3, stride=stem_stride, act=act)
+        self.stem = conv_bn(spec.channels, channels, 3, stride=stem_stride, act=act)
         fires: list[nn.Module] = []
         for (narrow, wide, _), stride in zip(rows, strides, strict=True):
             squeezed, expanded = round_channels(narrow * spec.width), round_channels(wide * spec.width)

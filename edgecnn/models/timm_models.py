@@ -28,6 +28,8 @@ def timm_model(spec: ModelSpec) -> nn.Module:
     _refuse_foreign_options(spec)
     name = known_name(spec.name)
     options: dict[str, Any] = {}
+    if spec.channels != 3:
+        options["in_chans"] = spec.channels
     if spec.dropout is not None:
         options["drop_rate"] = spec.dropout
     timm = require("timm", extra="timm")

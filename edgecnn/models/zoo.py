@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecnn import catalog
 from edgecnn.models import mcunet
-from edgecnn.models.model_spec import ModelSpec
+from edgecnn.models.model_spec import INPUT_CHANNELS, ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,9 +36,12 @@ def named(name: str, num_classes: int, image_size: int | None, **options: Any) -
 def build(spec: ModelSpec) -> nn.Module:
     """The network of that spec with fresh random weights (from torch's global seed), in eval mode.
 
-    The module takes normalized images (N, 3, H, W) float32 and gives logits (N, num_classes) float32.
+    The module takes normalized images (N, spec.channels, H, W) float32 and gives logits (N, num_classes) float32; what
+    it takes stands in its attribute ``input_channels`` (``layers.input_channels``).
     Raises ModelError for an unknown name or an option the network does not have; MissingPackageError where timm is
     not there.
     """
     builder: Callable[[ModelSpec], nn.Module] = catalog.load(catalog.model_row(spec.name).target)
-    return builder(spec).eval()
+    model = builder(spec).eval()
+    model.__dict__[INPUT_CHANNELS] = spec.channels
+    return model

@@ -14,6 +14,8 @@ and are made again when it differs.
     candidates.py    what can be measured: a bundle, a file rendered from it, a foreign file
     benchmarking.py  latency, memory, size and accuracy: rows
     inference.py     evaluate, predict
+    figuring.py      the figures that manifests hold
+    scoring.py       all figures of an evaluation: text, JSON, page
     inspecting.py    the layer table
     reporting.py     rows -> report.html, report.json
     run.py           a recipe, step by step

@@ -16,7 +16,7 @@ from edgecnn.data.source import with_val_share
 from edgecnn.errors import DataError, RuntimeFailure, UsageError
 from edgecnn.pipeline import teaching
 from edgecnn.pipeline.context import Context, opened
-from edgecnn.pipeline.training import check_transfer, first_preprocess, model_spec, train_config
+from edgecnn.pipeline.preparing import check_transfer, first_preprocess, model_spec, train_config
 from edgecnn.spec import Split
 from edgecnn.steps import TrainStep
 from edgecnn.train import machine
@@ -36,7 +36,7 @@ def find_batch(context: Context, step: TrainStep) -> BatchSearch:
     if step.transfer == "features":
         raise UsageError("transfer: features has no batches", hint="fit the classifier with edgecnn train")
     check_transfer(step)
-    data = opened(context.data or "digits", context.data_seed, sampled=True)
+    data = opened(context.data or "digits", context.data_seed, step.task, sampled=True)
     if step.val_share is not None:
         data = with_val_share(data, step.val_share)
     if step.teacher:

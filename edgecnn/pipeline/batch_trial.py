@@ -14,7 +14,7 @@ from typing import Any
 from edgecnn.errors import EdgecnnError
 from edgecnn.pipeline import teaching
 from edgecnn.pipeline.context import Context
-from edgecnn.pipeline.training import first_preprocess, model_spec, prepared, train_config
+from edgecnn.pipeline.preparing import first_preprocess, model_spec, prepared, train_config
 from edgecnn.runtimes.worker import peak_memory_bytes
 from edgecnn.steps import TrainStep
 from edgecnn.train.allocator import keep_freed_memory

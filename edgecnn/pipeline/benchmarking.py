@@ -27,17 +27,21 @@ from edgecnn.pipeline.candidates import (
     LATENCY_IMAGES,
     UNLABELLED,
     Candidate,
+    as_logits,
     candidate_of,
     describe_file,
+    misfit,
     options_of,
     pictures_for,
+    told_task,
 )
 from edgecnn.pipeline.context import Context, data_of
 from edgecnn.pipeline.loading import preprocess_of
 from edgecnn.report.rows import Row, interval_fields
 from edgecnn.runtimes.ports import Normalization
 from edgecnn.runtimes.session import open_session
-from edgecnn.spec import Runtime, Split, Status
+from edgecnn.spec import Runtime, Split, Status, Task
+from edgecnn.tasks import class_logits
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def _rows(
         params=candidate.params,
         macs=candidate.macs,
         size_bytes=candidate.size_bytes or None,
+        task=candidate.task or Task.MULTI_CLASS,
     )
     accuracy_fields: dict[str, Any] = {}
     for count in threads:
@@ -127,17 +132,19 @@ def _rows(
 def _accuracy_fields(
     candidate: Candidate, runtime: Runtime, test: ImageTensors, logits: dict[str, NDArray[np.float32]]
 ) -> dict[str, Any]:
-    """Top-1 of the file in the runtime; nothing where there are no labels or the file has other classes."""
+    """Top-1 (``tasks.right``) of the file in the runtime; nothing where there are no labels or it has other ones."""
     if (test.labels == UNLABELLED).all():
         return {}
     with open_session(
         runtime, candidate.path, threads=1, preprocess=candidate.preprocess, options=options_of(runtime)
     ) as session:
         found = session.infer(test.images)
-    if found.shape[1] <= test.labels.max():
-        return {"note": f"the file has {found.shape[1]} outputs and the data more classes: no accuracy"}
+    task = told_task(candidate, found.shape[1], test.labels)
+    if problem := misfit(task, found.shape[1], test.labels):
+        return {"note": f"{problem}: no accuracy"}
+    found = as_logits(candidate, task, found)
     logits[runtime.value] = found
-    return interval_fields("top1", accuracy(found, test.labels).top1)
+    return {"task": task, **interval_fields("top1", accuracy(found, test.labels, task).top1)}
 
 
 def _latency_fields(
@@ -164,12 +171,12 @@ def _latency_fields(
 
 
 def _record(bundle: Bundle, rows: list[Row], logits: dict[str, NDArray[np.float32]], test: ImageTensors) -> None:
-    """Add rows, their context and one confusion matrix to the bundle's measurements."""
+    """Add rows, their context and one confusion matrix (where a picture has one class) to its measurements."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     best = next((logits[name] for name in ("litert", "onnxruntime", "torch") if name in logits), None)
     counts = None
-    if best is not None:
-        counts = confusion(best, test.labels).tolist()
+    if best is not None and bundle.task is not Task.MULTI_LABEL:
+        counts = confusion(class_logits(bundle.task, best), test.labels).tolist()
     facts = {
         "created": datetime.now(UTC).isoformat(),
         "machine": machine.describe().as_dict(),

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn import catalog
 from edgecnn.bundle import Bundle
 from edgecnn.data.tensors import ImageTensors, load_split
 from edgecnn.errors import UsageError
 from edgecnn.export import meta
-from edgecnn.export.foreign import precision_of
+from edgecnn.export.foreign import ends_in_sigmoid, precision_of
 from edgecnn.pipeline.context import Context, opened
 from edgecnn.pipeline.loading import preprocess_of
 from edgecnn.runtimes.ports import Normalization
 from edgecnn.runtimes.session import open_session
-from edgecnn.spec import Format, Precision, Preprocess, Runtime, Split
+from edgecnn.spec import Format, Precision, Preprocess, Runtime, Split, Task
+from edgecnn.tasks import Labels
 
 UNLABELLED = -1
 LATENCY_IMAGES = 64
@@ -29,7 +31,10 @@ READERS = {".onnx": (Format.ONNX, Runtime.ONNXRUNTIME), ".tflite": (Format.TFLIT
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file (or a bundle's folder, for torch) that may be measured, and what is known of it."""
+    """A file (or a bundle's folder, for torch) that may be measured, and what is known of it.
+
+    ``task`` is None where nobody says it: see ``told_task``.
+    """
 
     model: str
     bundle: str
@@ -40,6 +45,7 @@ class Candidate:
     macs: int | None
     size_bytes: int
     preprocess: Preprocess | None
+    task: Task | None = None
     missing: str = ""
 
 
@@ -60,13 +66,14 @@ def describe_file(file: Path, normalization: Normalization | None = None) -> Can
     if not is_model_file(file):
         raise UsageError(f"{file} is neither a bundle nor a model", hint=f"models end in {' or '.join(READERS)}")
     format, runtime = READERS[file.suffix.lower()]
-    inside = meta.preprocess_of(meta.read_meta(file))
-    chosen = normalization or PLAIN
-    mean, std = (chosen.mean[0], chosen.mean[1], chosen.mean[2]), (chosen.std[0], chosen.std[1], chosen.std[2])
+    about = meta.read_meta(file)
+    inside = meta.preprocess_of(about)
     if inside is None:
-        with open_session(runtime, file, preprocess=Preprocess(1, mean, std)) as session:
-            size = session.input.height
-        inside = Preprocess(size, mean, std) if size else None
+        chosen = normalization or PLAIN
+        with open_session(runtime, file, preprocess=Preprocess(1, chosen.mean, chosen.std)) as session:
+            size, channels = session.input.height, session.input.channels or 3
+        # A grey file has one channel: of a mean and std that serve all channels, one is enough.
+        inside = Preprocess(size, chosen.mean[:channels], chosen.std[:channels]) if size else None
     return Candidate(
         model=file.stem,
         bundle="",
@@ -77,6 +84,7 @@ def describe_file(file: Path, normalization: Normalization | None = None) -> Can
         macs=None,
         size_bytes=file.stat().st_size,
         preprocess=inside,
+        task=meta.task_of(about),
     )
 
 
@@ -102,6 +110,7 @@ def candidate_of(bundle: Bundle, runtime: Runtime) -> Candidate:
         macs=figures.get("macs"),
         size_bytes=0 if missing else size,
         preprocess=preprocess_of(bundle),
+        task=bundle.task,
         missing=missing,
     )
 
@@ -119,9 +128,47 @@ def pictures_for(candidate: Candidate, context: Context) -> ImageTensors:
             f"{candidate.path} does not say which picture size it takes", hint="only fixed sizes can be run"
         )
     if context.data:
-        return load_split(opened(context.data, context.data_seed), Split.TEST, p)
-    noise = np.random.default_rng(0).integers(0, 256, (LATENCY_IMAGES, p.size, p.size, 3), dtype=np.uint8)
+        return load_split(opened(context.data, context.data_seed, candidate.task), Split.TEST, p)
+    noise = np.random.default_rng(0).integers(0, 256, (LATENCY_IMAGES, p.size, p.size, p.channels), dtype=np.uint8)
     return ImageTensors(noise, np.full(LATENCY_IMAGES, UNLABELLED), tuple(f"noise/{i}" for i in range(LATENCY_IMAGES)))
+
+
+def told_task(candidate: Candidate, outputs: int, labels: Labels) -> Task:
+    """The candidate's task. A foreign file does not say: then the pictures do, and one output is a binary task's."""
+    if candidate.task is not None:
+        return candidate.task
+    if labels.ndim == 2:
+        return Task.MULTI_LABEL
+    return Task.BINARY if outputs == 1 else Task.MULTI_CLASS
+
+
+def as_logits(candidate: Candidate, task: Task, found: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a file gave as logits (N, K): a foreign one that ends in a sigmoid gives probabilities.
+
+    They become the logits that they stand for, ``log(p / (1 - p))``, as far as float32 tells them from 0 and 1.
+    """
+    if candidate.task is not None or task is Task.MULTI_CLASS or not ends_in_sigmoid(candidate.path):
+        return found
+    least = np.float64(np.finfo(np.float32).eps)
+    odds = np.clip(found.astype(np.float64), least, 1 - least)
+    return np.asarray(np.log(odds / (1 - odds)), np.float32)
+
+
+def misfit(task: Task, outputs: int, labels: Labels) -> str:
+    """Why pictures with these labels cannot be scored with so many outputs; empty where they can."""
+    if (labels.ndim == 2) != (task is Task.MULTI_LABEL):
+        kind = "several labels" if labels.ndim == 2 else "one class"
+        return f"the data has {kind} for each picture, and the file is for the task {task}"
+    if task is Task.MULTI_LABEL:
+        return (
+            ""
+            if labels.shape[1] == outputs
+            else f"the file has {outputs} outputs and the data {labels.shape[1]} labels"
+        )
+    classes = outputs + 1 if task is Task.BINARY else outputs
+    if int(labels.max()) >= classes or (task is Task.BINARY and outputs != 1):
+        return f"the file has {outputs} outputs and the data a class number {int(labels.max())}"
+    return ""
 
 
 def options_of(runtime: Runtime) -> dict[str, str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from edgecnn import bundle as bundles
 from edgecnn.bundle import Bundle
@@ -22,9 +21,9 @@ from edgecnn.data.tensors import ImageTensors, choose_calibration, iter_batches,
 from edgecnn.errors import UsageError
 from edgecnn.graph import store
 from edgecnn.graph.interpret import GraphModule
-from edgecnn.measure.accuracy import accuracy
 from edgecnn.models import channel_plan
 from edgecnn.pipeline.context import Context, data_of, describe_data, is_streamed
+from edgecnn.pipeline.figuring import in_words, split_figures
 from edgecnn.pipeline.loading import (
     PLAN,
     Predict,
@@ -36,21 +35,13 @@ from edgecnn.pipeline.loading import (
     preprocess_of,
     save_golden,
 )
+from edgecnn.pipeline.preparing import check_augmentation, identity, seed_everything, train_config
 from edgecnn.pipeline.streaming import training_pictures
-from edgecnn.pipeline.training import (
-    check_augmentation,
-    copy_history,
-    finished,
-    fit_watched,
-    identity,
-    seed_everything,
-    train_config,
-    work_folder,
-    write_recipe,
-    write_weights,
-)
-from edgecnn.spec import Precision, Preprocess, Split
+from edgecnn.pipeline.training import fit_watched, val_figures
+from edgecnn.pipeline.writing import copy_history, finished, work_folder, write_recipe, write_weights
+from edgecnn.spec import Precision, Split, Task
 from edgecnn.steps import PruneStep, QuantizeStep
+from edgecnn.train.config import TrainConfig
 from edgecnn.train.evaluate import predict_logits
 
 CALIBRATION_BATCH = 16
@@ -67,9 +58,9 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
     if (done := finished(context, made.target, made.fingerprint)) is not None:
         return done
 
-    p = preprocess_of(parent)
-    if step.recovery is not None:
-        check_augmentation(train_config(step.recovery, step.seed, step.device, step.threads), p.size)
+    p, settings = preprocess_of(parent), _recovery_settings(step, parent.task)
+    if settings is not None:
+        check_augmentation(settings, p.size, p.channels)
     test = load_split(data, Split.TEST, p)
     seed_everything(step.seed)
     model = load_module(parent)
@@ -84,16 +75,19 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
         "macs": report.macs_after,
         "parent_params": report.params_before,
         "parent_macs": report.macs_before,
-        **_test_figures("before_recovery_", lambda images: predict_logits(model, images, p), test),
+        **_test_figures("before_recovery_", parent.task, lambda images: predict_logits(model, images, p), test),
     }
     before, after = report.macs_before / 1e6, report.macs_after / 1e6
     context.tell(
         f"pruned {report.achieved_channels:.0%} of channels: {before:.2f} -> {after:.2f} M MACs, "
-        f"top-1 {100 * figures['before_recovery_test_top1']:.2f} % before recovery"
+        f"{in_words(parent.task, figures, 'before_recovery_')} before recovery"
     )
     work = work_folder(made.target, made.fingerprint)
-    figures.update(_recover(context, model, data, p, step, work, is_streamed(parent)))
-    figures.update(_test_figures("", lambda images: predict_logits(model, images, p), test))
+    if settings is not None:
+        training, val = training_pictures(data, p, is_streamed(parent)), load_split(data, Split.VAL, p)
+        result = fit_watched(context, str(step.output), model, training, val, p, settings, work)
+        figures |= {**val_figures(result), "epochs": result.epochs, "seconds": round(result.seconds, 1)}
+    figures.update(_test_figures("", parent.task, lambda images: predict_logits(model, images, p), test))
     _note_drop(figures, parent)
     with bundles.create(made.target, **made.manifest(figures, parent.manifest.precision)) as draft:
         write_weights(model, draft)
@@ -102,7 +96,7 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
         write_recipe(draft, made.target.name, made.data, step)
         _same_golden(draft, parent, lambda images: predict_logits(model, images, p))
     shutil.rmtree(work)
-    context.tell(f"{made.target}: test top-1 {100 * figures['test_top1']:.2f} %")
+    context.tell(f"{made.target}: test {in_words(parent.task, figures)}")
     return bundles.open_bundle(made.target)
 
 
@@ -133,14 +127,14 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
 
     params, macs = parent.manifest.figures["params"], parent.manifest.figures["macs"]
     figures: dict[str, Any] = {"calibration_images": len(items), "params": params, "macs": macs}
-    figures.update(_test_figures("", predict, load_split(data, Split.TEST, p)))
+    figures.update(_test_figures("", parent.task, predict, load_split(data, Split.TEST, p)))
     _note_drop(figures, parent)
     with bundles.create(made.target, **made.manifest(figures, Precision.INT8.value)) as draft:
         store.save(quantized, draft)
         (draft / "calibration.txt").write_text("".join(f"{item.id}\n" for item in items))
         write_recipe(draft, made.target.name, made.data, step)
         _same_golden(draft, parent, predict)
-    context.tell(f"{made.target}: test top-1 {100 * figures['test_top1']:.2f} %, drop {figures['drop']:.2f} points")
+    context.tell(f"{made.target}: test {in_words(parent.task, figures)}, drop {figures['drop']:.2f} points")
     return bundles.open_bundle(made.target)
 
 
@@ -154,16 +148,12 @@ def refuse_int8(parent: Bundle, verb: str) -> None:
         )
 
 
-def _recover(
-    context: Context, model: nn.Module, data: ImageSet, p: Preprocess, step: PruneStep, work: Path, streamed: bool
-) -> dict[str, Any]:
-    """Train the pruned network shortly; nothing when the step asks for no recovery."""
+def _recovery_settings(step: PruneStep, task: Task) -> TrainConfig | None:
+    """How the pruned network is trained shortly; None when the step asks for no recovery."""
     if step.recovery is None:
-        return {}
-    training, val = training_pictures(data, p, streamed), load_split(data, Split.VAL, p)
+        return None
     settings = train_config(step.recovery, step.seed, step.device, step.threads)
-    result = fit_watched(context, str(step.output), model, training, val, p, settings, work)
-    return {"val_top1": result.best_top1, "epochs": result.epochs, "seconds": round(result.seconds, 1)}
+    return replace(settings, task=None if task is Task.MULTI_CLASS else task)
 
 
 def facts_of(parent: Bundle, data: ImageSet, override: str | None) -> dict[str, Any]:
@@ -207,6 +197,7 @@ class _Child:
             "precision": precision,
             "builder": was.builder,
             "labels": was.labels,
+            "task": was.task,
             "preprocess": was.preprocess,
             "data": self.data,
             "config": self.config,
@@ -215,14 +206,15 @@ class _Child:
         }
 
 
-def _test_figures(prefix: str, predict: Predict, test: ImageTensors) -> dict[str, Any]:
-    top1 = accuracy(predict(test.images), test.labels).top1
-    values = {"test_top1": top1.value, "test_top1_low": top1.low, "test_top1_high": top1.high, "test_images": top1.n}
+def _test_figures(prefix: str, task: Task, predict: Predict, test: ImageTensors) -> dict[str, Any]:
+    values = split_figures(task, predict(test.images), test.labels)
     return {prefix + name: value for name, value in values.items()}
 
 
 def _note_drop(figures: dict[str, Any], parent: Bundle) -> None:
-    """Points of test accuracy lost against the parent."""
+    """Points of test accuracy lost against the parent; of mean average precision too where there is one."""
+    if "test_map" in figures:
+        figures["drop_map"] = 100 * (parent.manifest.figures["test_map"] - figures["test_map"])
     figures["drop"] = 100 * (parent.manifest.figures["test_top1"] - figures["test_top1"])
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgecnn.bundle import Bundle
-from edgecnn.data.items import ImageSet
+from edgecnn.data.items import ImageSet, has_many_labels
 from edgecnn.data.source import is_there, open_data, place_of, with_splits
 from edgecnn.errors import DataError
+from edgecnn.spec import Task
 
 if TYPE_CHECKING:
     from edgecnn.train.distributed import World
@@ -68,10 +69,17 @@ class Context:
     world: World | None = None
 
 
+def opened(source: str, seed: int, task: Task | None = None, sampled: bool = False) -> ImageSet:
+    """Open a data set once per process: checking 50,000 files takes a while.
+
+    ``task`` is what it is opened for; ``sampled``: see ``open_data``.
+    """
+    return _opened(source, seed, task is Task.MULTI_LABEL, sampled)
+
+
 @cache
-def opened(source: str, seed: int, sampled: bool = False) -> ImageSet:
-    """Open a data set once per process: checking 50,000 files takes a while. ``sampled``: see ``open_data``."""
-    return open_data(source, seed=seed, sampled=sampled)
+def _opened(source: str, seed: int, several: bool, sampled: bool) -> ImageSet:
+    return open_data(source, seed=seed, several=several, sampled=sampled)
 
 
 def describe_data(data: ImageSet, source: str, seed: int, streamed: bool = False) -> dict[str, Any]:
@@ -97,7 +105,13 @@ def data_of(bundle: Bundle, override: str | None = None) -> ImageSet:
     source = override if override is not None and moved else str(facts["source"])
     if not moved and not is_there(source):
         raise DataError(f"the pictures of {bundle.path} were in {source}", hint="say where they are now with --data")
-    data = opened(source, int(facts["seed"]), sampled=is_streamed(bundle))
+    data = opened(source, int(facts["seed"]), bundle.task, sampled=is_streamed(bundle))
+    if has_many_labels(data) != (bundle.task is Task.MULTI_LABEL):
+        raise DataError(
+            f"{source} names {'several labels' if has_many_labels(data) else 'one class'} for each picture; "
+            f"{bundle.path} is for the task {bundle.task}",
+            hint="name pictures of the same kind",
+        )
     if list(data.labels) != bundle.manifest.labels:
         raise DataError(
             f"{source} has the classes {_list(data.labels)}; {bundle.path} knows {_list(bundle.manifest.labels)}",

@@ -91,7 +91,7 @@ class DataCheck:
                     "leak": group.leak,
                     "distance": group.distance,
                     "pictures": [
-                        {"id": each.item.id, "split": str(each.split), "class": labels[each.item.label]}
+                        {"id": each.item.id, "split": str(each.split), "class": each.item.words(labels)}
                         for each in group.entries
                     ],
                 }
@@ -106,7 +106,7 @@ class DataCheck:
         told = [*self.data.notes]
         for split, row in self.counts.items():
             named = ", ".join(f"{name} {count}" for name, count in zip(self.data.labels, row, strict=True))
-            told.append(f"{split}: {sum(row)} pictures; {named}")
+            told.append(f"{split}: {len(self.data.splits[split])} pictures; {named}")
         told.append(f"imbalance: {ratio} (largest class / smallest)")
         told.append("sizes: " + ", ".join(f"{name} {count}" for name, count in self.sizes) + f"; {self._side_words()}")
         told.append(
@@ -178,7 +178,7 @@ def write_page(check: DataCheck, path: Path) -> None:
     page = DataPage(
         name=check.data.name,
         facts=(
-            ("Pictures", str(sum(map(sum, check.counts.values())))),
+            ("Pictures", str(sum(map(len, check.data.splits.values())))),
             ("Largest class / smallest", ratio),
             ("Groups of equal pixels", str(len(check.exact))),
             ("Groups of near copies", str(len(check.duplicates.groups) - len(check.exact))),
@@ -204,7 +204,7 @@ def _twins(data: ImageSet, group: Group) -> Twins:
     shown = [next((each for each in group.entries if each.split == split), first[0]) for split in group.splits]
     shown += [each for each in first if each not in shown]  # one of each split at least
     pictures = [
-        Thumbnail(each.item.id, str(each.split), data.labels[each.item.label], each.print.size, _jpeg(data, each.item))
+        Thumbnail(each.item.id, str(each.split), each.item.words(data.labels), each.print.size, _jpeg(data, each.item))
         for each in shown[:SHOWN_PICTURES]
     ]
     return Twins(_title(group), group.leak, pictures, len(group.entries) - len(pictures))
@@ -224,7 +224,7 @@ def _jpeg(data: ImageSet, item: Item) -> bytes:
 
 
 def _per_class(items: Sequence[Item], classes: int) -> tuple[int, ...]:
-    found = Counter(item.label for item in items)
+    found = Counter(label for item in items for label in item.labels)
     return tuple(found[label] for label in range(classes))
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from edgecnn.bundle import Bundle
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.measure.accuracy import confusion
-from edgecnn.spec import Preprocess
+from edgecnn.spec import Preprocess, Task
+from edgecnn.tasks import class_logits
 from edgecnn.train.diagnosis import Finding, confused_pairs, diagnose, setup_of
 from edgecnn.train.evaluate import predict_logits
 
@@ -27,8 +28,12 @@ def findings(
     """Findings on a history, and the classes that ``model`` confuses on the validation pictures (not on those of the
     test split: what is changed because of a finding must not be chosen by them).
     """
-    counts = confusion(predict_logits(model, val.images, p), val.labels)
-    return [*diagnose(rows, setup_of(settings, len(val))), *confused_pairs(counts, labels)]
+    task = settings.get("task") or Task.MULTI_CLASS
+    found = diagnose(rows, setup_of(settings, len(val)))
+    if task is Task.MULTI_LABEL:  # labels do not exclude each other: none is taken for another
+        return found
+    counts = confusion(class_logits(task, predict_logits(model, val.images, p)), val.labels)
+    return [*found, *confused_pairs(counts, labels)]
 
 
 def findings_of(bundle: Bundle) -> list[Finding]:

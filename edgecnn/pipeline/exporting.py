@@ -58,7 +58,7 @@ def _render(subject: Subject, format: Format, target: Path, *, verify: bool, for
     target.parent.mkdir(exist_ok=True)
     draft = target.with_name(f".draft-{uuid.uuid4().hex[:8]}{target.suffix}")
     try:
-        meta = meta_of(bundle.manifest.labels, preprocess_of(bundle))
+        meta = meta_of(bundle.manifest.labels, preprocess_of(bundle), bundle.task)
         catalog.load(catalog.FORMATS[format].target)(subject.graph, draft, meta=meta)
         found = export_row(subject, format, draft) if verify else None
         if found is not None and found.status is not Status.OK and not force:
@@ -106,4 +106,5 @@ def _facts(bundle: Bundle, format: Format, file: Path, found: ParityRow | None) 
 def _says(found: ParityRow | None) -> str:
     if found is None or found.agreement is None:
         return ""
-    return f", top-1 agreement {100 * found.agreement:.1f} % on {found.images} images"
+    what = "top-1 agreement" if found.equal_sets is None else "agreement of labels"
+    return f", {what} {100 * found.agreement:.1f} % on {found.images} images"

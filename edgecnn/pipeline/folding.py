@@ -26,6 +26,7 @@ from edgecnn.pipeline.training import train
 from edgecnn.recipe import Recipe
 from edgecnn.spec import Interval
 from edgecnn.steps import TrainStep
+from edgecnn.tasks import RIGHT
 
 FOLDS = "folds.json"
 
@@ -38,6 +39,11 @@ class CrossValidation:
     source: str
     seed: int
     bundles: tuple[Bundle, ...]
+
+    @property
+    def word(self) -> str:
+        """What the share of pictures answered right is called in this task."""
+        return RIGHT[self.bundles[0].task]
 
     @property
     def top1(self) -> list[float]:
@@ -73,12 +79,12 @@ class CrossValidation:
         """The figures in words."""
         mean = t_interval(self.top1)
         told = [
-            f"fold {number}: test top-1 {100 * top1:.2f} % of {bundle.manifest.figures['test_images']} pictures"
+            f"fold {number}: test {self.word} {100 * top1:.2f} % of {bundle.manifest.figures['test_images']} pictures"
             for number, (top1, bundle) in enumerate(zip(self.top1, self.bundles, strict=True), 1)
         ]
         return [
             *told,
-            f"{mean.n} folds: test top-1 {100 * mean.value:.2f} % (95 % t-interval {100 * mean.low:.2f} to "
+            f"{mean.n} folds: test {self.word} {100 * mean.value:.2f} % (95 % t-interval {100 * mean.low:.2f} to "
             f"{100 * mean.high:.2f}), standard deviation {100 * stdev(self.top1):.2f}",
         ]
 
@@ -94,7 +100,7 @@ def cross_validate(context: Context, recipe: Recipe, folds: int) -> CrossValidat
         raise UsageError(f"{source} is a fold already", hint="name the whole set")
     named = [name_fold(source, number, folds) for number in range(1, folds + 1)]
     for fold in named:  # before the first training starts, so that the last one is not refused hours later
-        opened(fold, context.data_seed)
+        opened(fold, context.data_seed, step.task)
     made = []
     for number, fold in enumerate(named, 1):
         context.tell(f"fold {number} of {folds}")

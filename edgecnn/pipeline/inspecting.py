@@ -42,7 +42,7 @@ class Inspection:
         return f"published: {counts} at {size} px with {known.classes} classes ({self.row.paper})"
 
 
-def inspect(target: str, image_size: int | None, width: float, classes: int) -> Inspection:
+def inspect(target: str, image_size: int | None, width: float, classes: int, grey: bool = False) -> Inspection:
     """A bundle (an int8 one: its float parent, whose layers it has) or a named model.
 
     Raises ``ModelError`` for an unknown name, ``BundleError`` for a damaged bundle.
@@ -55,6 +55,6 @@ def inspect(target: str, image_size: int | None, width: float, classes: int) -> 
     elif not target.endswith(".json") and any(mark in target.removeprefix("timm:") for mark in "/.\\"):
         raise UsageError(f"there is no bundle {target}", hint="give a bundle's folder, a run, or a model's name")
     else:
-        spec = zoo.named(target, classes, image_size, width=width)
+        spec = zoo.named(target, classes, image_size, width=width, channels=1 if grey else 3)
         size, row, model = spec.image_size, catalog.model_row(spec.name), zoo.build(spec)
     return Inspection(tuple(layer_table(model, size)), *totals(model, size), row)

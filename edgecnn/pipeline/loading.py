@@ -69,7 +69,7 @@ def load_graph(bundle: Bundle) -> Graph:
 
 
 def predictor(bundle: Bundle) -> Predict:
-    """A function images (N, H, W, 3) uint8 -> logits (N, K) float32, computed by torch."""
+    """A function images (N, H, W, C) uint8 -> logits (N, K) float32, computed by torch."""
     p = preprocess_of(bundle)
     if is_int8(bundle):
         model: nn.Module = GraphModule(load_graph(bundle)).eval()

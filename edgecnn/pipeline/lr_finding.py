@@ -11,11 +11,12 @@ from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import UsageError
 from edgecnn.pipeline import teaching
 from edgecnn.pipeline.context import Context
-from edgecnn.pipeline.streaming import divided, opened_for
-from edgecnn.pipeline.training import check_augmentation, load_pictures, model_spec, prepared, train_config
+from edgecnn.pipeline.preparing import check_augmentation, load_pictures, model_spec, prepared, task_of, train_config
+from edgecnn.pipeline.streaming import channels_of, divided, opened_for
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Split
 from edgecnn.steps import TrainStep
+from edgecnn.tasks import outputs
 from edgecnn.train import lr_finder
 from edgecnn.train.freezing import train_only_last
 from edgecnn.train.lr_finder import STEPS, RateCurve, draw
@@ -30,11 +31,11 @@ def find_lr(context: Context, step: TrainStep) -> RateCurve:
         raise UsageError("transfer: features has no learning rate", hint="fit the classifier with edgecnn train")
     source = context.data or "digits"
     step, data = opened_for(context, step, source, lambda classes: model_spec(step, classes).image_size)
-    teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
+    teacher = teaching.find_for(step, context.run, data.labels)
     settings = train_config(step, step.seed, step.device, step.threads)
-    spec = model_spec(step, len(data.labels))
+    spec = model_spec(step, outputs(task_of(step), len(data.labels)))
     data = divided(step, data, spec.image_size)
-    check_augmentation(settings, spec.image_size)
+    check_augmentation(settings, spec.image_size, channels_of(step))
     model = prepared(context, step, spec)
     p, training, sets = load_pictures(step, spec, data)
     if isinstance(training, ImageTensors) and step.transfer == "two_stage":
@@ -43,7 +44,7 @@ def find_lr(context: Context, step: TrainStep) -> RateCurve:
             fit_classifier(elsewhere, step, model, training, sets[Split.VAL], p)
     if step.train_last is not None:
         train_only_last(model, step.train_last)
-    taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
+    taught_by = teaching.load(teacher, spec.num_classes, spec.image_size) if teacher else None
     watcher = context.watch("find-lr", 1)
     try:
         return lr_finder.find_lr(model, training, p, settings, teacher=taught_by, on_step=watcher.on_step)

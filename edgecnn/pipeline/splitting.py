@@ -14,7 +14,8 @@ from pathlib import Path
 from edgecnn.bundle import write_atomically
 from edgecnn.data.folder import LISTED_PROBLEMS, FolderImages
 from edgecnn.data.grouping import make_folds, split_grouped
-from edgecnn.data.items import Item
+from edgecnn.data.items import Item, has_many_labels, many_labels
+from edgecnn.data.label_table import LABELS
 from edgecnn.data.splits import SPLIT_ORDER, by_id, check_fractions, split_stratified
 from edgecnn.data.table import TABLE_SUFFIXES, TableImages, groups_of
 from edgecnn.errors import DataError, UsageError
@@ -38,7 +39,7 @@ class Division:
         return [self._line(name, items) for name, items in parts]
 
     def _line(self, name: str, items: Sequence[Item]) -> str:
-        found = Counter(item.label for item in items)
+        found = Counter(label for item in items for label in item.labels)
         classes = ", ".join(f"{label} {found[index]}" for index, label in enumerate(self.labels))
         groups = f" in {len({self.groups[item.id] for item in items})} groups" if self.groups else ""
         return f"{name}: {len(items)} pictures{groups}; {classes}"
@@ -77,8 +78,9 @@ def split(
     items = by_id(item for each in data.splits.values() for item in each)
     groups = _groups(data, items, group_by, group_column)
     weights = dict(zip(SPLIT_ORDER, fractions, strict=True))
+    together = bool(groups) or has_many_labels(data)
     splits = (
-        split_grouped(items, weights, seed, data.labels, groups) if groups else split_stratified(items, weights, seed)
+        split_grouped(items, weights, seed, data.labels, groups) if together else split_stratified(items, weights, seed)
     )
     parts = make_folds(items, folds, seed, data.labels, groups) if folds is not None else []
     made = Division(data.labels, splits, parts, groups)
@@ -119,12 +121,13 @@ def _table(made: Division, root: Path, out: Path) -> str:
     """The table's text: file (from the folder of ``out``), label, split, and fold and group where there are any."""
     folds = {item.id: str(number) for number, items in enumerate(made.folds, 1) for item in items}
     more = {name: values for name, values in (("fold", folds), ("group", made.groups)) if values}
+    rows = sorted(((item, split) for split, items in made.splits.items() for item in items), key=lambda row: row[0].id)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "label", "split", *more])
+    label = LABELS if many_labels([row[0] for row in rows]) else "label"
+    writer.writerow(["file", label, "split", *more])
     home, base = out.parent.resolve(), root.resolve()
-    rows = sorted(((item, split) for split, items in made.splits.items() for item in items), key=lambda row: row[0].id)
     for item, split in rows:
         file = Path(os.path.relpath(base / item.id, home)).as_posix()
-        writer.writerow([file, made.labels[item.label], str(split), *(values[item.id] for values in more.values())])
+        writer.writerow([file, item.words(made.labels), str(split), *(values[item.id] for values in more.values())])
     return text.getvalue()

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from edgecnn import bundle as bundles
-from edgecnn import recipe as recipes
 from edgecnn.bundle import Bundle
 from edgecnn.data import preprocess
-from edgecnn.data.items import ImageSet
 from edgecnn.data.source import split_ids
-from edgecnn.data.tensors import ImageTensors, count_levels, load_split, stats_of_levels
-from edgecnn.errors import UsageError
-from edgecnn.measure.accuracy import accuracy
-from edgecnn.models import layers, pretrained, zoo
+from edgecnn.data.tensors import ImageTensors
+from edgecnn.models import layers, zoo
 from edgecnn.pipeline import diagnosing, teaching
 from edgecnn.pipeline.context import SPLITS, Context, describe_data
-from edgecnn.pipeline.loading import WEIGHTS, save_golden
-from edgecnn.pipeline.streaming import divided, opened_for, training_pictures
+from edgecnn.pipeline.figuring import in_words, split_figures
+from edgecnn.pipeline.loading import save_golden
+from edgecnn.pipeline.preparing import (
+    check_augmentation,
+    data_identity,
+    first_preprocess,
+    identity,
+    load_pictures,
+    model_spec,
+    prepared,
+    task_of,
+    train_config,
+)
+from edgecnn.pipeline.streaming import channels_of, divided, opened_for
 from edgecnn.pipeline.tracking import Tracker, tracker
 from edgecnn.pipeline.transferring import fit_classifier
-from edgecnn.spec import Precision, Preprocess, Split
-from edgecnn.steps import Settings, Training, TrainStep
-from edgecnn.train import hints, machine
-from edgecnn.train.augment_albumentations import Pipeline
-from edgecnn.train.config import TrainConfig, without_later
+from edgecnn.pipeline.writing import copy_history, finished, work_folder, write_recipe, write_weights
+from edgecnn.spec import Precision, Preprocess, Split, Task
+from edgecnn.steps import TrainStep
+from edgecnn.tasks import outputs
+from edgecnn.train import hints
+from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
 from edgecnn.train.evaluate import predict_logits
@@ -43,8 +47,6 @@ from edgecnn.train.loop import TrainResult, fit
 
 GOLDEN_IMAGES = 8
 ORIGIN = {"step": "train", "parent": None, "parent_path": None, "precision": Precision.FP32.value}
-NOT_IDENTITY = {"output", "input", "device", "threads", "mlflow"}
-"""Settings that say where, not what: they do not change a step's fingerprint."""
 
 
 def train(context: Context, step: TrainStep) -> Bundle:
@@ -59,7 +61,8 @@ def train(context: Context, step: TrainStep) -> Bundle:
 def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
     source = context.data or "digits"
     step, data = opened_for(context, step, source, lambda classes: model_spec(step, classes).image_size)
-    teacher = teaching.find(step.teacher, context.run, data.labels) if step.teacher else None
+    task = task_of(step)
+    teacher = teaching.find_for(step, context.run, data.labels)
     config = identity(step) | ({"teacher": teacher.identity} if teacher else {})
     facts = describe_data(data, source, context.data_seed, bool(step.stream))
     fingerprint = bundles.fingerprint(None, "train", {**config, **data_identity(data, context.data_seed)})
@@ -71,11 +74,11 @@ def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
         context.tell(note)
     # What can be refused is tried before the pictures are loaded, which takes a while.
     settings = train_config(step, step.seed, step.device, step.threads)
-    spec = model_spec(step, len(data.labels))
+    spec = model_spec(step, outputs(task, len(data.labels)))
     data = divided(step, data, spec.image_size)
-    check_augmentation(settings, spec.image_size)
+    check_augmentation(settings, spec.image_size, channels_of(step))
     model = prepared(context, step, spec)
-    taught_by = teaching.load(teacher, len(data.labels), spec.image_size) if teacher else None
+    taught_by = teaching.load(teacher, spec.num_classes, spec.image_size) if teacher else None
     hints.attach(model, first_preprocess(step, spec)[0].size, taught_by, settings)
     world = context.world or World()
     with world.leader_first():
@@ -88,9 +91,9 @@ def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
     if not world.leader:
         world.barrier()  # until the leader has written the bundle
         return bundles.open_bundle(target)
-    figures = _figures(result, model, spec, p, sets[Split.TEST])
+    figures = _figures(task, result, model, spec, p, sets[Split.TEST])
     about = {"fingerprint": fingerprint, "builder": spec.to_dict(), "data": facts, "config": config, "seed": step.seed}
-    about |= {"labels": list(data.labels), "preprocess": preprocess.to_dict(p), "figures": figures}
+    about |= {"labels": list(data.labels), "preprocess": preprocess.to_dict(p), "figures": figures, "task": task.value}
     with bundles.create(target, **ORIGIN, **about) as draft:
         write_weights(model, draft)
         copy_history(work, draft)
@@ -101,20 +104,10 @@ def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
         tracking.finish(figures, draft)
     world.barrier()
     shutil.rmtree(work)
-    context.tell(f"{target}: test top-1 {100 * figures['test_top1']:.2f} %")
+    context.tell(f"{target}: test {in_words(task, figures)}")
     for finding in diagnosing.findings(result.history, step.model_dump(), model, sets[Split.VAL], p, data.labels):
         context.tell(f"finding: {finding}")
     return bundles.open_bundle(target)
-
-
-def prepared(context: Context, step: TrainStep, spec: zoo.ModelSpec) -> nn.Module:
-    """The network of that spec with the weights it starts from."""
-    seed_everything(step.seed)
-    model = zoo.build(spec)
-    check_transfer(step)
-    if step.pretrained:
-        context.tell(str(pretrained.load_pretrained(model, step.pretrained, spec.num_classes)))
-    return model
 
 
 def _fitted(
@@ -138,46 +131,6 @@ def _fitted(
     if step.train_last is not None:
         train_only_last(model, step.train_last)
     return fit_watched(context, step.output, model, training, val, p, settings, work, teacher=teacher)
-
-
-def check_transfer(step: TrainStep) -> None:
-    """Refuse settings that contradict each other before anything is loaded. Raises UsageError."""
-    if step.pretrained is None and (step.transfer != "full" or step.train_last is not None):
-        raise UsageError(
-            "a frozen network must have learned something before",
-            hint="say where its weights come from with pretrained, or leave transfer and train_last out",
-        )
-    if step.transfer == "features" and step.albumentations:
-        raise UsageError(
-            "transfer: features sees every picture as it is, so it takes no albumentations",
-            hint="use transfer: two_stage, whose second stage augments, or leave albumentations out",
-        )
-    if step.transfer == "features" and (step.teacher or step.train_last is not None):
-        raise UsageError(
-            "transfer: features trains the classifier alone, so it takes neither teacher nor train_last",
-            hint="use transfer: two_stage",
-        )
-    if step.hint_weight and step.teacher is None:
-        raise UsageError("hint_weight is set, and there is no teacher to give hints", hint="name a teacher")
-
-
-def load_pictures(
-    step: TrainStep, spec: zoo.ModelSpec, data: ImageSet
-) -> tuple[Preprocess, Pictures, dict[Split, ImageTensors]]:
-    """The preprocessing with the mean and std that training uses, the training pictures, and the other splits."""
-    p, normalized = first_preprocess(step, spec)
-    training = training_pictures(data, p, bool(step.stream))
-    sets = {split: load_split(data, split, p) for split in (Split.VAL, Split.TEST)}
-    return (p if normalized else with_statistics(p, training, step.normalization)), training, sets
-
-
-def finished(context: Context, target: Path, fingerprint: str) -> Bundle | None:
-    """The step's bundle when it is at its place already, and then what an interruption left behind is removed."""
-    done = bundles.existing(target, fingerprint)
-    if done is not None:
-        context.tell(f"{done.title} is there already: skipped")
-        shutil.rmtree(_work_of(target), ignore_errors=True)
-    return done
 
 
 def fit_watched(
@@ -211,116 +164,23 @@ def fit_watched(
         watcher.close()
 
 
-def identity(step: Settings) -> dict[str, Any]:
-    """The settings of a step that decide its result, as JSON values."""
-    settings = without_later(step.model_dump(mode="json"))
-    return {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
-
-
-def data_identity(data: ImageSet, seed: int) -> dict[str, str]:
-    """What decides a training on the side of its pictures: which they are, and how they are split.
-
-    The digest of a set does not see its splits. Those of the default seed have always been left out of fingerprints;
-    those of any other are in it, so that two seeds that split a set in two ways make two trainings.
-    """
-    if seed == 0:
-        return {"data": data.digest}
-    splits = hashlib.sha256(json.dumps(split_ids(data), sort_keys=True).encode()).hexdigest()
-    return {"data": data.digest, "splits": splits}
-
-
-def model_spec(step: TrainStep, num_classes: int) -> zoo.ModelSpec:
-    """The network that a train step asks for."""
-    names = {field.name for field in fields(zoo.ModelSpec)} - {"name", "num_classes", "image_size"}
-    options = {key: value for key, value in step.model_dump().items() if key in names and value is not None}
-    return zoo.named(step.model, num_classes, step.image_size, **options)
-
-
-def first_preprocess(step: TrainStep, spec: zoo.ModelSpec) -> tuple[Preprocess, bool]:
-    """How pictures are resized, and whether mean and std are known: pretrained nets keep those they came with."""
-    theirs = pretrained.pretrained_preprocess(spec, step.pretrained) if step.pretrained else None
-    if theirs is not None:
-        return theirs, step.normalization == "auto"
-    return Preprocess(spec.image_size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), False
-
-
-def with_statistics(p: Preprocess, training: Pictures, normalization: str) -> Preprocess:
-    """The same resizing with mean and std of the training pictures, or of a sample of those that are streamed."""
-    mode = "per_channel" if normalization == "per_channel" else "uniform"
-    seen = training if isinstance(training, ImageTensors) else training.sample()
-    mean, std = stats_of_levels(count_levels(seen.images), mode)
-    return replace(p, mean=mean, std=std)
-
-
-def train_config(settings: Training, seed: int, device: str, threads: int | None) -> TrainConfig:
-    """The training loop's own settings from a step's. Raises UsageError for those this machine cannot follow."""
-    names = {field.name for field in fields(TrainConfig)}
-    values = {key: value for key, value in settings.model_dump().items() if key in names}
-    config = TrainConfig(**{**values, "seed": seed, "device": device, "threads": threads})
-    machine.check(config)
-    return config
-
-
-def check_augmentation(settings: TrainConfig, size: int) -> None:
-    """Try a pipeline of Albumentations on a picture of that size. Raises UsageError, MissingPackageError."""
-    if settings.albumentations:
-        Pipeline(settings.albumentations, threads=1).check(size)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch, whose generator initializes weights."""
-    torch.manual_seed(seed)
-
-
-def work_folder(target: Path, fingerprint: str) -> Path:
-    """Where an unfinished step keeps its checkpoints; leftovers of a step with other settings are removed."""
-    work = _work_of(target)
-    mark = work / "fingerprint"
-    if work.exists() and (not mark.is_file() or mark.read_text() != fingerprint):
-        shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
-    bundles.write_atomically(mark, fingerprint)
-    return work
-
-
-def _work_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.work")
-
-
-def write_weights(model: nn.Module, folder: Path) -> None:
-    """The state dict as safetensors."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
-
-
-def copy_history(work: Path, folder: Path) -> None:
-    """Take the history of a training over into its bundle."""
-    for name in ("history.csv", "curves.png"):
-        if (work / name).is_file():
-            shutil.copyfile(work / name, folder / name)
-    if (work / "tensorboard").is_dir():
-        shutil.copytree(work / "tensorboard", folder / "tensorboard")
-
-
-def write_recipe(folder: Path, name: str, data: dict[str, Any], step: Any) -> None:
-    """The step as it was resolved, as a recipe that can be run again on the ``data`` of the manifest."""
-    made = recipes.Recipe(name=name, data=data["source"], data_seed=data["seed"], steps=(step,))
-    (folder / "recipe.yaml").write_text(recipes.dump(made))
+def val_figures(result: TrainResult) -> dict[str, float]:
+    """What chose the epoch: top-1 on the validation pictures, or mean average precision, with top-1 (exact match)."""
+    best = result.history[result.best_epoch - 1] if result.history else {}
+    if "val_map" in best:
+        return {"val_map": result.best_top1, "val_top1": best["val_top1"]}
+    return {"val_top1": result.best_top1}
 
 
 def _figures(
-    result: TrainResult, model: nn.Module, spec: zoo.ModelSpec, p: Preprocess, test: ImageTensors
+    task: Task, result: TrainResult, model: nn.Module, spec: zoo.ModelSpec, p: Preprocess, test: ImageTensors
 ) -> dict[str, Any]:
-    top1 = accuracy(predict_logits(model, test.images, p), test.labels).top1
     params, macs = layers.totals(model, spec.image_size)
     skipped = {"skipped_images": result.skipped_images} if result.skipped_images else {}
     return {
         **skipped,
-        "test_top1": top1.value,
-        "test_top1_low": top1.low,
-        "test_top1_high": top1.high,
-        "test_images": top1.n,
-        "val_top1": result.best_top1,
+        **split_figures(task, predict_logits(model, test.images, p), test.labels),
+        **val_figures(result),
         "epochs": result.epochs,
         "seconds": round(result.seconds, 1),
         "params": params,

@@ -17,7 +17,7 @@ from edgecnn.data import preprocess
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.models.layers import find_classifier, run_once
 from edgecnn.pipeline.context import Context
-from edgecnn.spec import Preprocess
+from edgecnn.spec import Preprocess, Task
 from edgecnn.steps import TrainStep
 from edgecnn.train.features import Floats, extract, fit_head, put_head
 from edgecnn.train.loop import TrainResult
@@ -48,7 +48,8 @@ def fit_classifier(
         # Where the network trains on, the validation pictures choose the best epoch, and must not be known by then.
         refit = step.transfer == "features"
         classes = run_once(model, p.size).shape[1]
-        head = fit_head(features, labels, (seen, val.labels), classes, step.classifier, refit=refit)
+        task = step.task or Task.MULTI_CLASS
+        head = fit_head(features, labels, (seen, val.labels), classes, step.classifier, refit=refit, task=task)
         put_head(model, head)
     finally:
         torch.set_num_threads(threads)
@@ -56,9 +57,9 @@ def fit_classifier(
     seconds = time.perf_counter() - since
     context.tell(
         f"{step.classifier} classifier on {features.shape[1]} features of {len(features)} pictures in {seconds:.0f} s: "
-        f"val {100 * head.val_top1:.2f} % (C = {head.strength:g})"
+        f"val {100 * head.val_score:.2f} % (C = {head.strength:g})"
     )
-    return TrainResult(head.val_top1, 0, 0, [], seconds, "fp32")
+    return TrainResult(head.val_score, 0, 0, [], seconds, "fp32")
 
 
 def _kept(context: Context, model: nn.Module, part: ImageTensors, p: Preprocess, mirrored: bool) -> Floats:

@@ -184,7 +184,7 @@ def export_row(subject: Subject, format: Format, file: Path) -> ParityRow:
 
 def _compare(subject: Subject, parent: Side, child: Side, kind: StageKind) -> ParityRow:
     """One stage: child against parent; when it fails, the first layer that diverges, if both can be followed."""
-    found = parity.compare_logits(parent.logits, child.logits)
+    found = parity.compare_logits(parent.logits, child.logits, subject.bundle.task)
     misses = parity.check(found, parity.THRESHOLDS[kind])
     layer: Divergence | None = None
     if misses and parent.trace and child.trace:
@@ -211,12 +211,13 @@ def _row(
         status=Status.FAILED if misses else Status.OK,
         first_divergence=layer.name if layer else None,
         note="; ".join(misses),
+        equal_sets=found.equal_sets,
     )
 
 
 def _golden_row(bundle: Bundle) -> ParityRow:
     kept = golden(bundle)
-    found = parity.compare_logits(kept["logits"], predictor(bundle)(kept["images"]))
+    found = parity.compare_logits(kept["logits"], predictor(bundle)(kept["images"]), bundle.task)
     misses = parity.check(found, parity.THRESHOLDS[StageKind.SAME_ARITHMETIC])
     return _row(bundle, "golden.npz", GOLDEN, found, misses)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgecnn.report import wording
 from edgecnn.report.rows import Row
+from edgecnn.spec import Task
+from edgecnn.tasks import RIGHT
+
+TOP1 = "Top-1, %"
 
 
 def _nothing(row: Row) -> str:
@@ -69,6 +73,18 @@ def _model_detail(row: Row) -> str:
     return row.bundle if row.bundle != row.model else ""
 
 
+def heading(column: Column, rows: Sequence[Row]) -> str:
+    """The column's title over these rows: what counts as right is called otherwise where all have another task."""
+    return f"{answered_right(rows)}, %" if column.title == TOP1 else column.title
+
+
+def answered_right(rows: Sequence[Row]) -> str:
+    """What the share of pictures answered right is called: top-1, accuracy of two classes, exact match of labels."""
+    found = {row.task for row in rows} or {Task.MULTI_CLASS}
+    words = RIGHT[found.pop()] if len(found) == 1 else "answered right"
+    return words[0].upper() + words[1:]
+
+
 COLUMNS: tuple[Column, ...] = (
     Column(
         "Model",
@@ -83,13 +99,13 @@ COLUMNS: tuple[Column, ...] = (
     Column("Runtime", lambda row: str(row.runtime), lambda row: str(row.runtime)),
     Column("Threads", lambda row: str(row.threads), lambda row: row.threads, numeric=True),
     Column(
-        "Top-1, %",
+        TOP1,
         _top1,
         lambda row: row.top1,
         _top1_detail,
         _top1_line,
         numeric=True,
-        help="Share of test pictures named right by this file in this runtime, with the 95 % Wilson interval",
+        help="Share of test pictures answered right by this file in this runtime, with the 95 % Wilson interval",
     ),
     Column(
         "Latency, ms",

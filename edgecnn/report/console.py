@@ -22,13 +22,19 @@ def print_parity(rows: Sequence[ParityRow]) -> None:
             row.parent,
             row.stage,
             _number(row.images, "d"),
-            _number(None if row.agreement is None else 100 * row.agreement, ".2f", " %"),
+            agreement_words(row),
             _number(row.cosine, ".6f"),
             _number(row.sqnr_db, ".1f"),
             _number(row.max_error, ".4g"),
             f"{row.status}{': ' + row.note if row.note else ''}",
         )
     _print(table)
+
+
+def agreement_words(row: ParityRow) -> str:
+    """The share of equal answers; of several labels that of equal decisions, and of pictures with equal sets."""
+    sets = "" if row.equal_sets is None else f" of labels, {100 * row.equal_sets:.2f} % of sets"
+    return _number(None if row.agreement is None else 100 * row.agreement, ".2f", " %") + sets
 
 
 def print_layers(rows: Sequence[LayerRow], params: int, macs: int, published: str = "") -> None:

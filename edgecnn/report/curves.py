@@ -24,9 +24,13 @@ class _Line:
 
 
 def draw_curves(curves: Curves) -> list[Markup]:
-    """Draw one SVG per kind of figure found in the history: every column with "loss", every column with "top1"."""
+    """Draw one SVG per kind of figure found in the history: the columns with "loss", those with "top1", with "map".
+
+    Where there is a mean average precision, pictures have several labels, and top-1 is the share of exact matches.
+    """
     names = curves.columns()
-    kinds = (("loss", "Loss"), ("top1", "Top-1, %"))
+    several = "val_map" in names
+    kinds = (("loss", "Loss"), ("top1", "Exact match, %" if several else "Top-1, %"), ("map", "mAP, %"))
     found = [(title, [name for name in names if kind in name]) for kind, title in kinds]
     return [_draw(curves, title, columns) for title, columns in found if columns]
 
@@ -35,7 +39,7 @@ def _draw(curves: Curves, title: str, columns: Sequence[str]) -> Markup:
     epochs = _epochs(curves)
     lines = [_Line(name, _css(name), curves.column(name)) for name in columns]
     figures = [value for line in lines for value in line.values if value is not None]
-    accuracy = "Top-1" in title
+    accuracy = title.endswith("%")
     x = Scale(min(epochs), max(max(epochs), min(epochs) + 1), FRAME.left, FRAME.right)
     ceiling = 1.0 if accuracy else max(*figures, 0.0) * 1.05 + 1e-9
     y = padded_scale([*figures, *([] if accuracy else [0.0])], FRAME.bottom, FRAME.top, floor=0.0, ceiling=ceiling)

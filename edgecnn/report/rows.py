@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from edgecnn.errors import UsageError
-from edgecnn.spec import Format, Interval, Precision, Runtime, Status
+from edgecnn.spec import Format, Interval, Precision, Runtime, Status, Task
 
 _TEXTS = frozenset({"model", "bundle", "stage", "parent", "first_divergence", "note"})
 _AnyRow = TypeVar("_AnyRow", bound="Row | ParityRow")
@@ -24,7 +24,10 @@ _AnyRow = TypeVar("_AnyRow", bound="Row | ParityRow")
 
 @dataclass(frozen=True)
 class Row:
-    """One file measured in one runtime with one number of threads; ``note`` is the reason when ``status`` is not ok."""
+    """One file measured in one runtime with one number of threads; ``note`` is the reason when ``status`` is not ok.
+
+    ``top1`` is the share of pictures that are answered right: with the task ``multi_label``, exact matches.
+    """
 
     model: str
     format: Format
@@ -48,6 +51,7 @@ class Row:
     parity_sqnr_db: float | None = None
     status: Status = Status.OK
     note: str = ""
+    task: Task = Task.MULTI_CLASS
 
     def __post_init__(self) -> None:
         """Refuse an accuracy given in percent, which would be shown a hundred times too high."""
@@ -84,8 +88,9 @@ class Row:
 class ParityRow:
     """One stage compared with its parent on the same real images.
 
-    ``agreement`` is the fraction of images with the same top-1; ``cosine``, ``sqnr_db`` and ``max_error`` (in logits)
-    are taken over the logits; ``first_divergence`` names the first layer below the threshold.
+    ``agreement`` is the fraction of images with the same answer, with several labels of equal label decisions, and
+    ``equal_sets`` then that of images with the same set of labels; ``cosine``, ``sqnr_db`` and ``max_error`` (in
+    logits) are taken over the logits; ``first_divergence`` names the first layer below the threshold.
     """
 
     stage: str
@@ -99,6 +104,7 @@ class ParityRow:
     status: Status = Status.OK
     first_divergence: str | None = None
     note: str = ""
+    equal_sets: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON can hold it; every field is there, ``None`` where nothing was measured."""
@@ -210,7 +216,7 @@ def _to_dict(row: Row | ParityRow) -> dict[str, Any]:
 def _from_dict(kind: type[_AnyRow], data: Mapping[str, Any]) -> _AnyRow:
     known = {item.name for item in fields(kind)}
     values = {name: value for name, value in data.items() if name in known}
-    words = {"format": Format, "precision": Precision, "runtime": Runtime, "status": Status}
+    words = {"format": Format, "precision": Precision, "runtime": Runtime, "status": Status, "task": Task}
     try:
         values.update({name: word(values[name]) for name, word in words.items() if name in values})
         values.update({name: float(value) for name, value in values.items() if name not in _TEXTS and value == "inf"})

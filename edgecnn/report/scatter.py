@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgecnn.report import wording
 from edgecnn.report.axes import Frame, Scale, draw_axes, padded_scale, positive_scale, tick_words
-from edgecnn.report.columns import one_line
+from edgecnn.report.columns import answered_right, one_line
 from edgecnn.report.markup import Markup, element
 from edgecnn.report.rows import Row
 
@@ -62,13 +62,14 @@ def draw_scatter(rows: Sequence[Row]) -> Markup | None:
     largest = max((row.size_bytes or 0 for _, row in numbered), default=0)
     points = [_place(number, row, x, y, largest) for number, row in numbered]
     points.sort(key=lambda point: -point.radius)  # small marks last, so that a large one never hides them
-    title = f"Top-1 accuracy against latency for {wording.count(len(points), 'row')}; the table has the same figures"
+    answered = answered_right(rows)
+    title = f"{answered} against latency for {wording.count(len(points), 'row')}; the table has the same figures"
     axes = draw_axes(
         FRAME,
         x,
         y,
         x_title="Latency of one call, ms" + (" (logarithmic)" if x.logarithmic else ""),
-        y_title="Top-1, %",
+        y_title=f"{answered}, %",
         word_x=tick_words,
         word_y=lambda fraction: tick_words(100 * fraction),
     )

@@ -24,15 +24,29 @@ _STYLE = """
 
 @dataclass(frozen=True)
 class WorstPicture:
-    """A picture with a high loss: its id, class and answer, the probabilities of both, its loss, and a small image."""
+    """A picture with a high loss: its id, class and answer, its loss, a small image, and the probabilities of both.
+
+    Sets of labels have no probability of their own.
+    """
 
     id: str
     label: str
     answer: str
-    label_probability: float
-    answer_probability: float
     loss: float
     image: bytes
+    label_probability: float | None = None
+    answer_probability: float | None = None
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """One label in how many pictures: rightly not given, wrongly given, missed, rightly given."""
+
+    label: str
+    right_without: int
+    wrongly_given: int
+    missed: int
+    rightly_given: int
 
 
 @dataclass(frozen=True)
@@ -49,18 +63,20 @@ class ScoresPage:
     """All that the page shows.
 
     ``figures`` are (name, value, interval) in words; ``columns`` names the figures of ``classes``, worst class first.
+    Classes that exclude each other have a ``confusion``, labels that do not ``decisions`` on each.
     ``ranked`` are the pooled curves and those of some classes; empty when one class has all pictures.
     """
 
     title: str
     subtitle: str
     figures: Sequence[tuple[str, str, str]]
-    confusion: Confusion
     bins: Sequence[ReliabilityBin]
     columns: Sequence[str]
     classes: Sequence[ClassRow]
     worst: Sequence[WorstPicture]
     ranked: Sequence[RankedClass] = ()
+    confusion: Confusion | None = None
+    decisions: Sequence[Decisions] = ()
 
 
 def write_scores_page(path: Path, page: ScoresPage) -> None:
@@ -75,13 +91,28 @@ def render(page: ScoresPage) -> str:
         page.title,
         join(element("h1", page.title), subtitle),
         section("figures", "Figures", _figures(page)),
-        section("confusion", "Confusion", _confusion(page.confusion)),
+        *([section("confusion", "Confusion", _confusion(page.confusion))] if page.confusion else []),
+        *([section("decisions", "Decisions on each label", _decisions(page.decisions))] if page.decisions else []),
         section("calibration", "Calibration: can its probabilities be believed?", _calibration(page)),
         section("ranking", "Ranking: precision over recall, and ROC", _ranking(page)),
-        section("classes", "Classes, the worst first", _classes(page)),
+        section("classes", f"{_kind(page)}, the worst first", _classes(page)),
         section("worst", "Pictures with the highest loss", _worst(page.worst)),
         style=_STYLE + RANKING_STYLE,
     )
+
+
+def _kind(page: ScoresPage) -> str:
+    return "Labels" if page.decisions else "Classes"
+
+
+def _decisions(decisions: Sequence[Decisions]) -> Markup:
+    """Counts in the place of a confusion matrix: labels do not exclude each other, each is right or wrong by itself."""
+    heads = ("Label", "Rightly given", "Missed", "Wrongly given", "Rightly not given")
+    rows = [
+        line(each.label, [f"{n:,}" for n in (each.rightly_given, each.missed, each.wrongly_given, each.right_without)])
+        for each in decisions
+    ]
+    return table(heads, rows, "Decisions by label", "narrow")
 
 
 def _figures(page: ScoresPage) -> Markup:
@@ -98,10 +129,12 @@ def _confusion(confusion: Confusion) -> Markup:
 
 
 def _calibration(page: ScoresPage) -> Markup:
+    several = "Decisions are sorted by the probability of the label into bins; the bar says how often it is there,"
     words = (
         "Pictures are sorted by the probability of the answer into bins; the bar says how often such answers are right,"
-        " the orange line the mean probability. A line above its bar is overconfidence. Pale bars have few pictures."
-    )
+        if not page.decisions
+        else several
+    ) + " the orange line the mean probability. A line above its bar is overconfidence. Pale bars have few of them."
     drawn = draw_reliability(page.bins, page.title)
     return element("div", drawn, element("p", words, class_="soft"), class_="side-by-side")
 
@@ -139,7 +172,11 @@ def _worst(worst: Sequence[WorstPicture]) -> Markup:
 def _below(each: WorstPicture) -> Markup:
     return join(
         element("strong", each.label),
-        f" {wording.percent(each.label_probability)}, called ",
+        f"{_odds(each.label_probability)}, called ",
         element("strong", each.answer),
-        f" {wording.percent(each.answer_probability)}; loss {each.loss:.2f}: {each.id}",
+        f"{_odds(each.answer_probability)}; loss {each.loss:.2f}: {each.id}",
     )
+
+
+def _odds(probability: float | None) -> str:
+    return "" if probability is None else f" {wording.percent(probability)}"

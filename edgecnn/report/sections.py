@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from edgecnn.report import wording
-from edgecnn.report.columns import COLUMNS, Column, one_line, status_note
+from edgecnn.report.columns import COLUMNS, Column, heading, one_line, status_note
 from edgecnn.report.confusion import confusion_words, draw_confusion
 from edgecnn.report.curves import draw_curves
 from edgecnn.report.markup import Markup, element, join
@@ -70,7 +70,8 @@ def result_table(rows: Sequence[Row]) -> Markup:
     """Show every row, the failing ones with their reason."""
     if not rows:
         return element("p", "No rows were measured.")
-    headings = [_heading("#", numeric=True), *(_heading(c.title, numeric=c.numeric, help=c.help) for c in COLUMNS)]
+    titles = [_heading(heading(c, rows), numeric=c.numeric, help=c.help) for c in COLUMNS]
+    headings = [_heading("#", numeric=True), *titles]
     headings.append(_heading("Status"))
     body = [_result_row(number, row) for number, row in enumerate(rows, start=1)]
     return _scrolling("Table of results", headings, body)
@@ -120,7 +121,8 @@ def parity_table(rows: Sequence[ParityRow]) -> Markup | None:
         return None
     words = (
         "Each stage is compared with the one before it on the same real pictures. Agreement is the share of pictures"
-        " with the same answer; SQNR says how far the logits stand above their difference; errors are in logits."
+        " with the same answer, or, where pictures have several labels, of equal decisions (and sets); SQNR says"
+        " how far the logits stand above their difference; errors are in logits."
     )
     numeric = ("Pictures", "Agreement", "Cosine", "SQNR", "Largest error")
     titles = ("Stage", "Against", *numeric, "Verdict", "First diverging layer", "Notes")
@@ -132,7 +134,8 @@ def parity_table(rows: Sequence[ParityRow]) -> Markup | None:
 def _parity_row(row: ParityRow) -> Markup:
     figures = (
         wording.MISSING if row.images is None else f"{row.images:,}",
-        wording.percent(row.agreement),
+        wording.percent(row.agreement)
+        + ("" if row.equal_sets is None else f" (sets {wording.percent(row.equal_sets)})"),
         wording.MISSING if row.cosine is None else f"{row.cosine:.5f}",
         wording.decibel(row.sqnr_db),
         wording.MISSING if row.max_error is None else wording.significant(row.max_error),

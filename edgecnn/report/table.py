@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecnn.report.columns import COLUMNS, Column, status_note
+from edgecnn.report.columns import heading as titled
 from edgecnn.report.rows import Row
 from edgecnn.report.wording import MISSING
 from edgecnn.spec import Status
@@ -68,7 +69,8 @@ def _build(rows: Sequence[Row], shown: Sequence[Column], title: str | None, *, s
     table.title_justify = table.caption_justify = "left"
     table.add_column("#", justify="right", no_wrap=True)
     for column in shown:
-        heading = _SHORT.get(column.title, column.title) if short else column.title
+        heading = _SHORT.get(column.title) if short else None
+        heading = heading or titled(column, rows)
         justify: Literal["left", "right"] = "right" if column.numeric else "left"
         table.add_column(heading, justify=justify, overflow="fold", no_wrap=column.title != "Model")
     statuses = any(row.status != Status.OK for row in rows)

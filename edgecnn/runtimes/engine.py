@@ -32,7 +32,7 @@ class Engine(Protocol):
         """Execute the network once."""
 
     def infer(self, images: Pictures) -> Logits:
-        """Pictures (N, H, W, 3) uint8, any N -> logits (N, K) float32."""
+        """Pictures (N, H, W, C) uint8, any N -> logits (N, K) float32."""
 
     def versions(self) -> dict[str, str]:
         """Version of the engine, and of what else decides its speed."""

@@ -82,7 +82,7 @@ class Engine:
         return self._interpreter.get_tensor(self._target)
 
     def infer(self, images: Pictures) -> Logits:
-        """Pictures (N, H, W, 3) uint8 -> logits (N, K) float32, at the batch size written in the file."""
+        """Pictures (N, H, W, C) uint8 -> logits (N, K) float32, at the batch size written in the file."""
         return in_batches(images, self.input.batch or 1, True, self._infer_batch)
 
     def _infer_batch(self, images: Pictures) -> Logits:

@@ -21,7 +21,7 @@ class Engine:
 
     def load(self, path: Path, normalization: Normalization | None) -> None:
         """Read nothing."""
-        self.input = InputPort("image", "uint8", "NHWC", None, None, None)
+        self.input = InputPort("image", "uint8", "NHWC", None, None, None, channels=None)
         self.output = OutputPort("logits", "float32", (None, 1))
 
     def prepare(self, images: Pictures) -> Pictures:

@@ -77,7 +77,7 @@ class Engine:
         return self._session.run([self.output.name], prepared)[0]
 
     def infer(self, images: Pictures) -> Logits:
-        """Pictures (N, H, W, 3) uint8 -> logits (N, K) float32; a fixed batch size is looped over."""
+        """Pictures (N, H, W, C) uint8 -> logits (N, K) float32; a fixed batch size is looped over."""
         fixed = self.input.batch is not None
         return in_batches(images, self.input.batch or BATCH, fixed, self._infer_batch)
 

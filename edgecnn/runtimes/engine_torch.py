@@ -1,7 +1,7 @@
 """PyTorch itself: the reference that every exported file is compared with.
 
 How a path becomes a network is not this module's knowledge. Option ``loader`` names a function ``"module:function"``
-which, given the path, returns a callable: pictures (N, H, W, 3) uint8 ndarray -> logits (N, K) float32 ndarray.
+which, given the path, returns a callable: pictures (N, H, W, C) uint8 ndarray -> logits (N, K) float32 ndarray.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Engine:
     def load(self, path: Path, normalization: Normalization | None) -> None:
         """Call the loader. The network takes pictures as they are: normalization is part of it."""
         self._network: Callable[[Pictures], Any] = catalog.load(self._loader)(path)
-        self.input = InputPort("image", "uint8", "NHWC", None, None, None)
+        self.input = InputPort("image", "uint8", "NHWC", None, None, None, channels=None)
         self.output = OutputPort("logits", "float32", (None, None))
 
     def prepare(self, images: Pictures) -> Pictures:
@@ -56,7 +56,7 @@ class Engine:
             return self._network(prepared)
 
     def infer(self, images: Pictures) -> Logits:
-        """Pictures (N, H, W, 3) uint8 -> logits (N, K) float32."""
+        """Pictures (N, H, W, C) uint8 -> logits (N, K) float32."""
         return in_batches(images, BATCH, False, self._infer_batch)
 
     def _infer_batch(self, images: Pictures) -> Logits:

@@ -29,7 +29,7 @@ INPUT_TYPES = ("uint8", "int8", "float32", "float16")
 
 @dataclass(frozen=True)
 class Normalization:
-    """``(pixel / 255 - mean) / std`` per RGB channel, mean and std in units of [0, 1]."""
+    """``(pixel / 255 - mean) / std`` per channel, RGB or grey, mean and std in units of [0, 1]."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -37,7 +37,10 @@ class Normalization:
 
 @dataclass(frozen=True)
 class InputPort:
-    """The image input of a file; ``None`` is a size the file leaves open. ``scale`` 0 means not quantized."""
+    """The image input of a file; ``None`` is a size the file leaves open. ``scale`` 0 means not quantized.
+
+    ``channels`` is 3 for RGB and 1 for grey pictures.
+    """
 
     name: str
     dtype: str
@@ -47,6 +50,7 @@ class InputPort:
     width: int | None
     scale: float = 0.0
     zero_point: int = 0
+    channels: int | None = 3
 
     def as_dict(self) -> dict[str, Any]:
         """For the wire."""
@@ -77,26 +81,27 @@ def input_port(
     scale: float = 0.0,
     zero_point: int = 0,
 ) -> InputPort:
-    """Recognize an image input of three channels; ``shape`` has ``None`` for open dimensions.
+    """Recognize an image input of three channels, or of one; ``shape`` has ``None`` for open dimensions.
 
-    The channels are where the 3 is; ``default_layout`` decides when both ends could be it. Raises ``RuntimeFailure``
-    for anything that is not an RGB image.
+    The channels are where the 3 is, or else the 1; ``default_layout`` decides when both ends could be it. Raises
+    ``RuntimeFailure`` for anything that is neither an RGB nor a grey image.
     """
     found = f"input {name!r} is {dtype} {_words(shape)}"
-    wanted = "an image classifier takes one RGB image: (N, H, W, 3) or (N, 3, H, W)"
+    wanted = "an image classifier takes one RGB image, (N, H, W, 3) or (N, 3, H, W), or a grey one with 1 for 3"
     if len(shape) != 4 or dtype not in INPUT_TYPES:
         raise RuntimeFailure(found, hint=f"{wanted}, of type {', '.join(INPUT_TYPES)}")
-    first, last = shape[1] in (3, None), shape[3] in (3, None)
-    if not first and not last:
+    ends = (shape[1], shape[3])
+    channels = next((count for count in (3, 1) if count in ends), 3)
+    if channels not in ends and None not in ends:
         raise RuntimeFailure(found, hint=wanted)
-    exact_first, exact_last = shape[1] == 3, shape[3] == 3
+    exact_first, exact_last = (end == channels for end in ends)
     layout = default_layout if exact_first == exact_last else ("NCHW" if exact_first else "NHWC")
     height, width = (shape[2], shape[3]) if layout == "NCHW" else (shape[1], shape[2])
-    return InputPort(name, dtype, layout, shape[0], height, width, scale, zero_point)
+    return InputPort(name, dtype, layout, shape[0], height, width, scale, zero_point, channels)
 
 
 def encode(port: InputPort, images: Pictures, normalization: Normalization | None) -> NDArray[Any]:
-    """Pictures ``(N, H, W, 3)`` uint8 -> what the file's input takes, contiguous.
+    """Pictures ``(N, H, W, C)`` uint8 -> what the file's input takes, contiguous.
 
     Raises ``RuntimeFailure`` when the size is not the file's, or a float input has no normalization.
     """
@@ -106,9 +111,11 @@ def encode(port: InputPort, images: Pictures, normalization: Normalization | Non
 
 
 def check_pictures(port: InputPort, images: Pictures) -> None:
-    """Raises ``RuntimeFailure`` unless ``images`` is uint8 ``(N, H, W, 3)`` of the file's height and width."""
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise RuntimeFailure(f"pictures are {images.dtype} {images.shape}", hint="wanted: uint8 (N, H, W, 3)")
+    """Raises ``RuntimeFailure`` unless ``images`` is uint8 ``(N, H, W, C)`` of the file's size and channels."""
+    wanted = (port.channels,) if port.channels is not None else (3, 1)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in wanted:
+        shapes = " or ".join(f"(N, H, W, {channels})" for channels in wanted)
+        raise RuntimeFailure(f"pictures are {images.dtype} {images.shape}", hint=f"wanted: uint8 {shapes}")
     height, width = images.shape[1:3]
     if port.height not in (None, height) or port.width not in (None, width):
         raise RuntimeFailure(
@@ -136,7 +143,7 @@ def _values(port: InputPort, images: Pictures, normalization: Normalization | No
 
 
 def _table(normalization: Normalization) -> NDArray[np.float64]:
-    """Real value of every pixel level: (256, 3). A table is exact and quicker than arithmetic on pictures."""
+    """Real value of every pixel level: (256, C). A table is exact and quicker than arithmetic on pictures."""
     levels = np.arange(256, dtype=np.float64)[:, None] / 255
     mean, std = np.asarray(normalization.mean, np.float64), np.asarray(normalization.std, np.float64)
     return np.asarray((levels - mean) / std)
@@ -153,7 +160,9 @@ def _fills_int8(levels: NDArray[np.float64]) -> bool:
 
 
 def _look_up(table: NDArray[Any], images: Pictures) -> NDArray[Any]:
-    return np.stack([table[images[..., channel], channel] for channel in range(3)], axis=-1)
+    """A table with one column serves all channels."""
+    columns = np.arange(images.shape[-1]) % table.shape[1]
+    return np.stack([table[images[..., channel], column] for channel, column in enumerate(columns)], axis=-1)
 
 
 def decode(port: OutputPort, raw: NDArray[Any], count: int) -> Logits:

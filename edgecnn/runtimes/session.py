@@ -85,7 +85,7 @@ class Session:
         self.output = OutputPort(**{**header["output"], "shape": tuple(header["output"]["shape"])})
 
     def infer(self, images: Pictures) -> Logits:
-        """Pictures (N, H, W, 3) uint8 -> logits (N, K) float32."""
+        """Pictures (N, H, W, C) uint8 -> logits (N, K) float32."""
         piece = max(1, FRAME_BYTES // max(1, images[:1].nbytes))
         starts = range(0, max(len(images), 1), piece)
         answers = [self._ask("infer", {"images": images[start : start + piece]}).arrays["logits"] for start in starts]

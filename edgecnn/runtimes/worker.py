@@ -9,7 +9,7 @@ verb        takes                                       gives
 ==========  ==========================================  ==========================================================
 describe    -                                           versions, python, machine, cpu, pid
 load        path, normalization {mean, std} or null     import_ms, load_ms, base_bytes, input, output
-infer       images uint8 (N, H, W, 3)                   logits float32 (N, K)
+infer       images uint8 (N, H, W, C)                   logits float32 (N, K)
 time        images, batch, plan (fields of TimingPlan)  samples float64 (runs,) in ms, first_ms, warmup_runs, flat
 memory      -                                           peak_bytes, current_bytes: resident memory of this process
 ==========  ==========================================  ==========================================================

@@ -18,6 +18,8 @@ Decisions of this folder:
 * A checkpoint is one safetensors file, replaced atomically, with its JSON and a checksum inside the header
   (``checkpoint.py``). The last two are kept. SIGTERM, a full disk and a loss that is no number end a training with a
   sentence that says what is left, and with both of them whole (``stopping.py``, ``edgecnn/disk.py``).
+* What the logits mean (``edgecnn.tasks``) is the settings' ``task``. The best epoch is that of the highest top-1 on the
+  validation pictures, with several labels that of the highest mean average precision.
 * What is evaluated, kept as best and returned are the averaged weights when ``ema`` is set.
 * The loop draws nothing: it calls ``on_epoch`` with the row it also writes to ``history.csv``.
 """

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgecnn.errors import UsageError
 from edgecnn.spec import Preprocess
-from edgecnn.train.augment_color import add_noise, grey, random_blur, random_erase, shift_channels, shift_hue
+from edgecnn.train.augment_color import add_noise, luma, random_blur, random_erase, shift_channels, shift_hue
 from edgecnn.train.augment_geometry import Border, flip_vertical, random_affine
 from edgecnn.train.augment_randaug import rand_augment
 from edgecnn.train.augment_trivial import trivial_augment
@@ -21,21 +22,22 @@ MAX_ASPECT = 4 / 3
 
 
 def normalize(images: Tensor, p: Preprocess) -> Tensor:
-    """``(pixel / 255 - mean) / std``: (N, H, W, 3) uint8 -> (N, 3, H, W) float32, stored channels last."""
+    """``(pixel / 255 - mean) / std``: (N, H, W, C) uint8 -> (N, C, H, W) float32, stored channels last."""
     return standardize(images.permute(0, 3, 1, 2).float(), p)
 
 
 def standardize(pixels: Tensor, p: Preprocess) -> Tensor:
-    """``(pixel / 255 - mean) / std`` on (N, 3, H, W) float32 pixels in 0..255."""
-    mean = torch.tensor(p.mean, device=pixels.device).view(3, 1, 1) * 255
-    std = torch.tensor(p.std, device=pixels.device).view(3, 1, 1) * 255
+    """``(pixel / 255 - mean) / std`` on (N, C, H, W) float32 pixels in 0..255."""
+    mean = torch.tensor(p.mean, device=pixels.device).view(-1, 1, 1) * 255
+    std = torch.tensor(p.std, device=pixels.device).view(-1, 1, 1) * 255
     return (pixels - mean) / std
 
 
 def augment(images: Tensor, config: TrainConfig, p: Preprocess, generator: torch.Generator) -> Tensor:
-    """Augmented and normalized: (N, H, W, 3) uint8 -> (N, 3, H, W) float32. ``generator`` is on the CPU.
+    """Augmented and normalized: (N, H, W, C) uint8 -> (N, C, H, W) float32. ``generator`` is on the CPU.
 
-    An operation that is off draws no random number, so that adding one leaves trainings without it as they were.
+    An operation that is off draws no random number, so that adding one leaves trainings without it as they were. On
+    grey pictures (C = 1) saturation changes nothing, and there is no hue to turn (``refuse_colour``).
     """
     if config.flip or config.shift:
         images = flip_and_shift(images, config.flip, config.shift, generator)
@@ -67,6 +69,15 @@ def augment(images: Tensor, config: TrainConfig, p: Preprocess, generator: torch
     return cutout(batch, config.cutout, generator) if config.cutout else batch
 
 
+def refuse_colour(config: TrainConfig, channels: int) -> None:
+    """Raise UsageError where the settings turn the hue of pictures that have none."""
+    if channels == 1 and config.hue:
+        raise UsageError(
+            f"hue={config.hue}: grey pictures have no hue",
+            hint="leave hue out; jitter (brightness, contrast) and channel_shift work on grey",
+        )
+
+
 def repeated(order: Tensor, batch_size: int, repeat: int) -> Tensor:
     """The order of an epoch's pictures in which each batch has ``batch_size / repeat`` of them, ``repeat`` times each.
 
@@ -80,7 +91,7 @@ def repeated(order: Tensor, batch_size: int, repeat: int) -> Tensor:
 
 
 def shrink(batch: Tensor, size: int) -> Tensor:
-    """The batch (N, 3, H, W) resized to ``size`` x ``size``, antialiased; unchanged if it has that size."""
+    """The batch (N, C, H, W) resized to ``size`` x ``size``, antialiased; unchanged if it has that size."""
     if batch.shape[2:] == (size, size):
         return batch
     small = F.interpolate(batch, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -90,7 +101,7 @@ def shrink(batch: Tensor, size: int) -> Tensor:
 def flip_and_shift(images: Tensor, flip: bool, shift: int, generator: torch.Generator) -> Tensor:
     """Mirror half of the pictures and shift each by up to ``shift`` pixels with reflected borders, in one gather.
 
-    images (N, H, W, 3) of any type -> the same shape and type.
+    images (N, H, W, C) of any type -> the same shape and type.
     """
     n, height, width, _ = images.shape
     down = torch.randint(-shift, shift + 1, (n, 1), generator=generator)
@@ -108,7 +119,7 @@ def flip_and_shift(images: Tensor, flip: bool, shift: int, generator: torch.Gene
 def random_resized_crop(pixels: Tensor, smallest: float, generator: torch.Generator) -> Tensor:
     """A window of ``smallest`` to 1 of the area, aspect ratio 3/4 to 4/3, scaled back to full size (bilinear).
 
-    pixels (N, 3, H, W) float -> the same shape. A window longer than the picture is cut to its side.
+    pixels (N, C, H, W) float -> the same shape. A window longer than the picture is cut to its side.
     """
     n = pixels.shape[0]
     area = smallest + (1 - smallest) * torch.rand(n, generator=generator)
@@ -127,14 +138,14 @@ def random_resized_crop(pixels: Tensor, smallest: float, generator: torch.Genera
 def color_jitter(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Brightness, contrast and saturation scaled by factors from ``1 - strength`` to ``1 + strength``.
 
-    pixels (N, 3, H, W) float in 0..255 -> the same shape and range.
+    pixels (N, C, H, W) float in 0..255 -> the same shape and range.
     """
     factors = 1 + strength * (2 * torch.rand((3, pixels.shape[0], 1, 1, 1), generator=generator) - 1)
     brightness, contrast, saturation = factors.to(pixels.device)
     pixels = pixels * brightness
-    bright = grey(pixels)
-    pixels = bright + (pixels - bright) * saturation
-    level = bright.mean((2, 3), keepdim=True)
+    grey = luma(pixels)
+    pixels = grey + (pixels - grey) * saturation
+    level = grey.mean((2, 3), keepdim=True)
     contrasted: Tensor = level + (pixels - level) * contrast
     return contrasted.clamp(0, 255)
 
@@ -142,7 +153,7 @@ def color_jitter(pixels: Tensor, strength: float, generator: torch.Generator) ->
 def cutout(batch: Tensor, side: int, generator: torch.Generator) -> Tensor:
     """A ``side`` x ``side`` square set to zero (the mean colour) around a random point, cut off at the border.
 
-    batch (N, 3, H, W) normalized -> the same shape.
+    batch (N, C, H, W) normalized -> the same shape.
     """
     n, _, height, width = batch.shape
     top = torch.randint(height, (n, 1), generator=generator) - side // 2

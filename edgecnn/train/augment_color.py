@@ -1,6 +1,7 @@
 """What pixels are: hue, channel levels, noise, blur and random erasing of whole batches.
 
-All functions but ``grey`` take pixels (N, 3, H, W) float in 0..255 and give the same shape and range.
+All functions take pixels (N, C, H, W) float in 0..255, of 3 channels or 1, and give the same shape and range; a hue
+have only pictures of 3.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ ERASED_AREA = (0.02, 0.4)  # of random erasing, and its largest aspect ratio (Zh
 ERASED_ASPECT = 1 / 0.3
 
 
-def grey(pixels: Tensor) -> Tensor:
-    """How bright each pixel looks: (N, 3, H, W) -> (N, 1, H, W)."""
+def luma(pixels: Tensor) -> Tensor:
+    """How bright each pixel looks, (N, 1, H, W); of grey ones their value."""
+    if pixels.shape[1] == 1:
+        return pixels
     return (pixels * torch.tensor(LUMA, device=pixels.device).view(3, 1, 1)).sum(1, keepdim=True)
 
 
@@ -46,7 +49,7 @@ def rotate_hue(pixels: Tensor, turns: Tensor) -> Tensor:
 
 def shift_channels(pixels: Tensor, most: float, generator: torch.Generator) -> Tensor:
     """Add up to ``most`` levels, either way, to each channel of each picture."""
-    levels = most * (2 * torch.rand((len(pixels), 3, 1, 1), generator=generator) - 1)
+    levels = most * (2 * torch.rand((len(pixels), pixels.shape[1], 1, 1), generator=generator) - 1)
     return (pixels + levels.to(pixels.device)).clamp(0, 255)
 
 

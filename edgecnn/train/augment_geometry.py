@@ -11,7 +11,7 @@ from torch import Tensor
 
 PADDING = {"reflect": "reflection", "nearest": "border", "constant": "zeros"}
 """What stands outside of the picture -> what grid_sample calls it."""
-GREY = (127.5, 127.5, 127.5)
+GREY = (127.5,)
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Border:
     """What comes into view beyond the picture.
 
     ``fill`` is ``reflect`` (its mirror image), ``nearest`` (the border pixel repeated) or ``constant``: ``colour``,
-    three levels in the units of the pixels.
+    a level of each channel, or one for all, in the units of the pixels.
     """
 
     fill: str = "reflect"
@@ -30,7 +30,7 @@ MIRRORED = Border()
 
 
 def flip_vertical(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn half of the pictures upside down: images (N, H, W, 3) of any type -> the same shape and type."""
+    """Turn half of the pictures upside down: images (N, H, W, C) of any type -> the same shape and type."""
     turned = torch.rand((len(images), 1, 1, 1), generator=generator) < 0.5
     return torch.where(turned.to(images.device), images.flip(1), images)
 
@@ -46,7 +46,7 @@ def random_affine(
     """Rotate by up to ``rotate`` degrees, scale by 1 - ``zoom`` to 1 + ``zoom``, shear by up to ``shear`` degrees.
 
     All three are drawn per picture, evenly, and done in one bilinear resampling about the centre.
-    pixels (N, 3, H, W) float in 0..255 -> the same shape and range.
+    pixels (N, C, H, W) float in 0..255 -> the same shape and range.
     """
     angle, scale, slant = 2 * torch.rand((3, len(pixels)), generator=generator) - 1
     return warp(pixels, affine_matrices(rotate * angle, 1 + zoom * scale, shear * slant), border=border)
@@ -68,7 +68,7 @@ def warp(pixels: Tensor, matrices: Tensor, offsets: Tensor | None = None, border
     """Each pixel taken from ``matrix @ place + offset`` of its picture, places counted in pixels from the centre.
 
     Args:
-        pixels: (N, 3, H, W) float -> the same shape, stored channels last.
+        pixels: (N, C, H, W) float -> the same shape, stored channels last.
         matrices: (N, 2, 2), acting on (x right, y down).
         offsets: (N, 2), in pixels; ``None``: zero.
         border: what is outside of the picture.
@@ -80,8 +80,7 @@ def warp(pixels: Tensor, matrices: Tensor, offsets: Tensor | None = None, border
     if offsets is not None:
         theta[:, :, 2] = offsets * torch.tensor([2 / width, 2 / height])
     grid = F.affine_grid(theta.to(pixels.device), list(pixels.shape), align_corners=False)
-    outside = torch.tensor(border.colour if border.fill == "constant" else (0.0, 0.0, 0.0), device=pixels.device)
-    outside = outside.view(3, 1, 1)
+    outside = torch.tensor(border.colour if border.fill == "constant" else (0.0,), device=pixels.device).view(-1, 1, 1)
     moved: Tensor = F.grid_sample(
         pixels - outside, grid, mode="bilinear", padding_mode=PADDING[border.fill], align_corners=False
     )

@@ -19,7 +19,7 @@ SHEAR, TRANSLATION, ROTATION, FACTOR, POSTERIZED_BITS = 0.3, 150 / 331, 30.0, 0.
 def rand_augment(
     pixels: Tensor, operations: int, strength: int, generator: torch.Generator, border: Border = MIRRORED
 ) -> Tensor:
-    """Each picture changed ``operations`` times, by an operation drawn evenly: (N, 3, H, W) float in 0..255 before and
+    """Each picture changed ``operations`` times, by an operation drawn evenly: (N, C, H, W) float in 0..255 before and
     after. ``strength`` is 0 to 30, its sign is drawn where there is one.
     """
     n, level = len(pixels), strength / (trivial.LEVELS - 1)

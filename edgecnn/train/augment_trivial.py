@@ -1,7 +1,7 @@
 """TrivialAugment: one operation per picture, at random strength (Müller and Hutter, arXiv:2103.10158).
 
 The fourteen operations and the ranges of the paper's "wide" space, each on the whole group of pictures that drew it.
-All pictures are (N, 3, H, W) float in 0..255, before and after.
+All pictures are (N, C, H, W) float in 0..255, before and after; on grey ones "color" changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgecnn.train.augment_color import grey
+from edgecnn.train.augment_color import luma
 from edgecnn.train.augment_geometry import MIRRORED, Border, affine_matrices, warp
 
 LEVELS = 31  # strengths are 0, 1/30, ... 1
@@ -77,11 +77,11 @@ def _brightness(pixels: Tensor, amount: Tensor) -> Tensor:
 
 
 def _color(pixels: Tensor, amount: Tensor) -> Tensor:
-    return _blend(pixels, grey(pixels), amount)
+    return _blend(pixels, luma(pixels), amount)
 
 
 def _contrast(pixels: Tensor, amount: Tensor) -> Tensor:
-    return _blend(pixels, grey(pixels).mean((2, 3), keepdim=True), amount)
+    return _blend(pixels, luma(pixels).mean((2, 3), keepdim=True), amount)
 
 
 def _sharpness(pixels: Tensor, amount: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from edgecnn.errors import UsageError
+from edgecnn.spec import Task
 
 OPTIMIZERS = ("sgd", "adamw", "rmsprop")
 SCHEDULES = ("cosine", "linear", "step", "one_cycle", "constant", "plateau")
@@ -28,6 +29,8 @@ LATER = {
     "sam": 0.0,
     "hint_weight": 0.0,
     "hints": "auto",
+    "task": None,
+    "grey": False,
 }
 """Settings that came when trainings were under way, and their values where nothing changed for those."""
 
@@ -82,7 +85,7 @@ class TrainConfig:
         low_size: picture side, in pixels, during the first ``low_epochs`` epochs: cheaper steps while the weights are
             still coarse (progressive resizing). ``None``: full size throughout.
         low_epochs: see ``low_size``.
-        loss: ``ce``, ``focal`` or ``bce``, see ``losses.label_loss``.
+        loss: ``ce``, ``focal`` or ``bce``, see ``losses.label_loss``; with several labels ``ce`` is ``bce``.
         focal_gamma: how much the focal loss turns away from what is right already.
         balance: weight each class by the inverse of how often it occurs.
         distill_weight: share of the loss against the teacher's logits, where there is a teacher.
@@ -109,6 +112,7 @@ class TrainConfig:
         deterministic: only algorithms that give the same bits each time on a GPU, too, where most have a faster
             one that does not; operations that have no such algorithm are refused. A CPU needs none of it.
         patience: stop after so many epochs without a better validation accuracy; ``None``: never.
+        task: what the logits mean (``edgecnn.tasks``); ``None``: ``multi_class``.
         seed: decides order, augmentation and dropout.
         device: ``auto`` is CUDA where there is one.
         threads: CPU threads; ``None``: torch's own choice.
@@ -169,6 +173,7 @@ class TrainConfig:
     compile: bool = False
     deterministic: bool = False
     patience: int | None = None
+    task: Task | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -191,6 +196,11 @@ class TrainConfig:
 
         if trouble := _contradiction(self):
             raise UsageError(f"these training settings contradict each other: {trouble[0]}", hint=trouble[1])
+
+    @property
+    def asked(self) -> Task:
+        """The task, ``multi_class`` where none is named."""
+        return self.task or Task.MULTI_CLASS
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON values."""

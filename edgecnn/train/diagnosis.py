@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.spec import Task
+
 FEWEST_EPOCHS = 3  # nothing is said of a shorter history
 TAIL = 0.1  # share of the epochs that counts as the end
 
@@ -54,12 +56,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is known of a training besides its history: epochs planned, patience, and its validation pictures."""
+    """What is known of a training besides its history: epochs planned, patience, and its validation pictures.
+
+    With ``several_labels`` an accuracy is the share of exact matches, which is low wherever there are many labels: a
+    low one says nothing by itself.
+    """
 
     epochs: int | None = None
     patience: int | None = None
     val_images: int | None = None
     weak_augmentation: bool = False
+    several_labels: bool = False
 
 
 class _History:
@@ -88,7 +95,8 @@ class _History:
 def setup_of(settings: Mapping[str, Any], val_images: int | None) -> Setup:
     """The setup from a train step's settings."""
     weak = not any(settings.get(name) for name in STRONG)
-    return Setup(settings.get("epochs"), settings.get("patience"), val_images, weak)
+    several = settings.get("task") == Task.MULTI_LABEL
+    return Setup(settings.get("epochs"), settings.get("patience"), val_images, weak, several)
 
 
 def diagnose(rows: Sequence[Mapping[str, Any]], setup: Setup | None = None) -> list[Finding]:
@@ -98,7 +106,7 @@ def diagnose(rows: Sequence[Mapping[str, Any]], setup: Setup | None = None) -> l
     h, known = _History(rows), setup or Setup()
     found = [wrong_lr(h), overfitting(h, known), patience_exhausted(h, known), not_converged(h, known)]
     found += [leak(h, known)]
-    if not any(found):
+    if not any(found) and not known.several_labels:
         found.append(underfitting(h, known))  # the last explanation: nothing else accounts for a low accuracy
     return [finding for finding in found if finding is not None]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgecnn.spec import Preprocess
+from edgecnn.spec import Preprocess, Task
 from edgecnn.train.augment import shrink
+from edgecnn.train.losses import class_logits
 from edgecnn.train.precision import autocast
 
 
@@ -18,9 +19,12 @@ class Teacher:
     consistent", arXiv:2106.05237, section 3.1).
     """
 
-    def __init__(self, model: nn.Module, p: Preprocess) -> None:
-        """``model`` takes pictures normalized and sized as ``p`` says and gives (N, K) logits; it is not trained."""
-        self.model, self.p = model.eval().requires_grad_(False), p
+    def __init__(self, model: nn.Module, p: Preprocess, task: Task = Task.MULTI_CLASS) -> None:
+        """``model`` takes pictures normalized and sized as ``p`` says and gives (N, K) logits; it is not trained.
+
+        A binary one teaches the logits of its two classes: a network of either kind can learn them.
+        """
+        self.model, self.p, self.task = model.eval().requires_grad_(False), p, task
         self._remembered: dict[tuple[int, int], Tensor] = {}
 
     def to(self, device: torch.device) -> None:
@@ -28,7 +32,7 @@ class Teacher:
         self.model.to(device).to(memory_format=torch.channels_last)
 
     def logits(self, batch: Tensor, p: Preprocess, precision: str, key: tuple[int, int] | None) -> Tensor:
-        """(N, K) float32 for a student's batch (N, 3, H, W), normalized by ``p``.
+        """(N, K) float32 for a student's batch (N, C, H, W), normalized by ``p``.
 
         ``key`` names a batch that will come again (view and step): it is computed once and kept as float16, in the
         memory of the host: 2 bytes per picture, class and view.
@@ -36,7 +40,8 @@ class Teacher:
         if key is not None and key in self._remembered:
             return self._remembered[key].to(batch.device).float()
         with torch.no_grad(), autocast(precision, batch.device):
-            logits: Tensor = self.model(shrink(renormalize(batch, p, self.p), self.p.size)).float()
+            given: Tensor = self.model(shrink(renormalize(batch, p, self.p), self.p.size)).float()
+        logits = class_logits(given, self.task)
         if key is not None:
             self._remembered[key] = logits.half().cpu()
             logits = self._remembered[key].to(batch.device).float()  # the same numbers the first time as later
@@ -44,10 +49,13 @@ class Teacher:
 
 
 def renormalize(batch: Tensor, old: Preprocess, new: Preprocess) -> Tensor:
-    """A batch (N, 3, H, W) normalized by ``old``'s mean and std, normalized by ``new``'s instead."""
+    """A batch (N, C, H, W) normalized by ``old``'s mean and std, normalized by ``new``'s instead.
+
+    A grey one gets the channels of ``new``, all with the grey value.
+    """
     if (old.mean, old.std) == (new.mean, new.std):
         return batch
     mean, std, other_mean, other_std = (
-        torch.tensor(values, device=batch.device).view(3, 1, 1) for values in (old.mean, old.std, new.mean, new.std)
+        torch.tensor(values, device=batch.device).view(-1, 1, 1) for values in (old.mean, old.std, new.mean, new.std)
     )
     return (batch * std + (mean - other_mean)) / other_std

@@ -23,8 +23,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -128,6 +130,14 @@ class World:
                 theirs.copy_(part)
             dist.broadcast(theirs, src=rank)
         return rows
+
+    def gathered(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The rows that the processes have of something (n, K), one after the other, everywhere."""
+        if self.size == 1:
+            return part
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, part)
+        return np.concatenate(parts)
 
     def leaders(self, value: Any) -> Any:
         """What the leader has for ``value``, everywhere."""

@@ -7,8 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgecnn.spec import Preprocess
+from edgecnn.spec import Preprocess, Task
+from edgecnn.tasks import Labels
 from edgecnn.train.augment import normalize
+from edgecnn.train.config import TrainConfig
+from edgecnn.train.losses import class_logits, right, several_labels_loss
+
+PLAIN = TrainConfig(epochs=1)
+"""Settings under which a loss is that of the labels as they are."""
 
 BATCH_PIXELS = 256 * 96 * 96
 """Of all pictures in a batch together: maps within a network grow with it, to gigabytes for 256 pictures of 224 px."""
@@ -17,7 +23,7 @@ BATCH_PIXELS = 256 * 96 * 96
 def predict_logits(
     model: nn.Module, images: NDArray[np.uint8], p: Preprocess, batch_size: int | None = None
 ) -> NDArray[np.float32]:
-    """Logits (N, K) float32 for uint8 pictures (N, H, W, 3), in the order given.
+    """Logits (N, K) float32 for uint8 pictures (N, H, W, C), in the order given.
 
     Without a ``batch_size``: 256 pictures, or as many as have ``BATCH_PIXELS`` together where that is fewer. Works on
     the device where the model's weights are; the model's training flag is put back afterwards.
@@ -42,9 +48,15 @@ def predict_logits(
     return logits
 
 
-def loss_and_top1(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
-    """Mean cross-entropy (without label smoothing) and the fraction of pictures whose largest logit is the label."""
-    scores = torch.from_numpy(logits)
+def loss_and_top1(logits: NDArray[np.float32], labels: Labels, task: Task = Task.MULTI_CLASS) -> tuple[float, float]:
+    """Mean cross-entropy (without label smoothing) and the fraction of pictures whose largest logit is the label.
+
+    Of a binary network the binary cross-entropy; with several labels the sum over them, and exact matches.
+    """
+    scores = class_logits(torch.from_numpy(logits), task)
     target = torch.from_numpy(labels)
-    loss = float(nn.functional.cross_entropy(scores, target))
-    return loss, float((scores.argmax(1) == target).double().mean())
+    if task is Task.MULTI_LABEL:
+        loss = float(several_labels_loss(scores, target.float(), PLAIN))
+    else:
+        loss = float(nn.functional.cross_entropy(scores, target))
+    return loss, float(right(scores, target, task).double().mean())

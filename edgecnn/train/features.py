@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from edgecnn.errors import ModelError
 from edgecnn.models.layers import find_classifier
-from edgecnn.spec import Preprocess
+from edgecnn.spec import Preprocess, Task
+from edgecnn.tasks import Labels, score
 from edgecnn.train.augment import normalize
+from edgecnn.train.evaluate import loss_and_top1
 
 Floats = NDArray[np.float32]
 
@@ -28,12 +30,15 @@ STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1)
 
 @dataclass(frozen=True)
 class Head:
-    """A linear classifier: ``features @ weight.T + bias``. ``strength`` is the C that validated best."""
+    """A linear classifier: ``features @ weight.T + bias``. ``strength`` is the C that validated best.
+
+    ``val_score`` is what it was chosen by: top-1, or mean average precision of several labels.
+    """
 
     weight: Floats
     bias: Floats
     strength: float
-    val_top1: float
+    val_score: float
 
 
 def extract(
@@ -45,7 +50,7 @@ def extract(
     batch_size: int = 64,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Floats:
-    """What enters the classifier: pictures (N, H, W, 3) uint8 -> (N, F) float32.
+    """What enters the classifier: pictures (N, H, W, C) uint8 -> (N, F) float32.
 
     ``mirrored`` pictures are turned left-right first; ``on_batch`` is told (batches done, batches). The network is used
     in eval mode where it is, and left as it was. Raises ModelError where the classifier is no linear layer.
@@ -74,38 +79,39 @@ def extract(
 
 def fit_head(
     features: Floats,
-    labels: NDArray[np.int64],
-    val: tuple[Floats, NDArray[np.int64]],
+    labels: Labels,
+    val: tuple[Floats, Labels],
     classes: int,
     kind: str,
     *,
     refit: bool = False,
+    task: Task = Task.MULTI_CLASS,
 ) -> Head:
     """A linear layer with the regularization strength that does best on the validation features.
 
     ``kind`` is ``logistic`` (multinomial logistic regression) or ``svm`` (linear, squared hinge loss, one against the
     rest), both scikit-learn's. The features are standardized for the fit, and the standardization goes into the layer.
+    A binary task has one logit, the second class against the first; several labels (N, K) are K binary tasks.
 
     Args:
         features: (N, F), labels: (N,), val: the same two of the validation pictures.
         classes: logits of the layer; a class without training pictures gets a logit far below all others.
         refit: fit once more with the chosen strength, to the validation pictures too: few pictures are the reason to
-            train like this. ``val_top1`` stays that of the fit that had not seen them. Not where they go on to choose.
+            train like this. ``val_score`` stays that of the fit that had not seen them. Not where they go on to choose.
     """
     mean, std = features.mean(0), features.std(0) + 1e-6
     scaled, val_scaled = (features - mean) / std, (val[0] - mean) / std
     tried: list[tuple[float, float, float]] = []
     for strength in STRENGTHS:
-        weight, bias = _linear(scaled, labels, classes, kind, strength)
+        weight, bias = _fitted(scaled, labels, classes, kind, strength, task)
         logits = val_scaled @ weight.T + bias
-        top1 = float((logits.argmax(1) == val[1]).mean())
-        loss = float(nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(val[1])))
-        tried.append((top1, -loss, strength))
-    top1, _, strength = max(tried)
+        loss, _ = loss_and_top1(logits, val[1], task)
+        tried.append((score(task, logits, val[1]), -loss, strength))
+    best, _, strength = max(tried)
     if refit:
         scaled, labels = np.concatenate([scaled, val_scaled]), np.concatenate([labels, val[1]])
-    weight, bias = _linear(scaled, labels, classes, kind, strength)
-    return Head(weight / std, bias - (weight / std) @ mean, strength, top1)
+    weight, bias = _fitted(scaled, labels, classes, kind, strength, task)
+    return Head(weight / std, bias - (weight / std) @ mean, strength, best)
 
 
 def put_head(model: nn.Module, head: Head) -> None:
@@ -130,6 +136,26 @@ def _classifier(model: nn.Module) -> nn.Linear:
             hint="train the whole network instead (transfer: full)",
         )
     return classifier
+
+
+def _fitted(
+    scaled: Floats, labels: Labels, outputs: int, kind: str, strength: float, task: Task
+) -> tuple[Floats, Floats]:
+    """Weight (outputs, F) and bias (outputs,) on standardized features, as the task wants them."""
+    if task is Task.MULTI_CLASS:
+        return _linear(scaled, labels, outputs, kind, strength)
+    columns = labels[:, None] if task is Task.BINARY else labels
+    heads = [_against(scaled, columns[:, at].astype(np.int64), kind, strength) for at in range(outputs)]
+    return np.stack([weight for weight, _ in heads]), np.array([bias for _, bias in heads], np.float32)
+
+
+def _against(scaled: Floats, positive: NDArray[np.int64], kind: str, strength: float) -> tuple[Floats, float]:
+    """One logit for 1 against 0: weight (F,), bias. Where all are the same, the logit says so, whatever the picture."""
+    n, found = len(positive), int(positive.sum())
+    if found in (0, n):  # the logarithm of the odds with half a picture of each kind added
+        return np.zeros(scaled.shape[1], np.float32), float(np.log((found + 0.5) / (n - found + 0.5)))
+    weight, bias = _linear(scaled, positive, 2, kind, strength)
+    return weight[1] - weight[0], float(bias[1] - bias[0])
 
 
 def _linear(

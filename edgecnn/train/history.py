@@ -15,14 +15,27 @@ from edgecnn import disk
 from edgecnn.catalog import require
 
 COLUMNS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "images_per_second", "seconds")
+ONLY_SOME = ("val_map",)
+"""Columns that only some tasks have: the mean average precision of several labels."""
 Row = dict[str, Any]
+
+
+def columns(row: Row) -> list[str]:
+    """The columns of a history with such rows, in their order."""
+    return [*COLUMNS, *(name for name in ONLY_SOME if name in row)]
+
+
+def score(row: Row) -> float:
+    """The figure of an epoch that chooses the best one: top-1, or mean average precision where there is one."""
+    return float(row["val_map"] if "val_map" in row else row["val_top1"])
 
 
 def format_epoch(row: Row, epochs: int) -> str:
     """One line for a log."""
+    ranked = f"  mAP {row['val_map']:7.2%}" if "val_map" in row else ""
     return (
         f"epoch {row['epoch']:>3}/{epochs}  lr {row['lr']:.4f}  loss {row['train_loss']:.4f}"
-        f"  train {row['train_top1']:7.2%}  val loss {row['val_loss']:.4f}  val {row['val_top1']:7.2%}"
+        f"  train {row['train_top1']:7.2%}  val loss {row['val_loss']:.4f}  val {row['val_top1']:7.2%}{ranked}"
         f"  {row['images_per_second']:.0f} img/s  {row['seconds']:.1f} s"
     )
 
@@ -30,7 +43,7 @@ def format_epoch(row: Row, epochs: int) -> str:
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """The whole history, one line per epoch, replaced atomically. Raises WriteError."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns(rows[0]) if rows else COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     with disk.replacing(path) as temporary:
@@ -73,7 +86,7 @@ class Scalars:
         """Log one epoch. Raises WriteError."""
         if self._writer is not None:
             with disk.told(self._folder):
-                for name in COLUMNS[1:]:
+                for name in columns(row)[1:]:
                     self._writer.add_scalar(name, row[name], row["epoch"])
                 self._writer.flush()
 

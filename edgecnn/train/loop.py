@@ -34,7 +34,8 @@ Tell = Callable[[str], None]
 class TrainResult:
     """How a training ended: ``best_top1`` as a fraction of the validation pictures, ``seconds`` over all restarts.
 
-    ``skipped_steps`` changed no weights, because fp16 gradients overflowed.
+    ``skipped_steps`` changed no weights, because fp16 gradients overflowed. With several labels ``best_top1`` is the
+    mean average precision, which chose the epoch.
     """
 
     best_top1: float
@@ -61,15 +62,16 @@ def fit(
     tell: Tell = warnings.warn,
     world: World | None = None,
 ) -> TrainResult:
-    """Train ``model`` in place; when this returns it holds the weights of the epoch with the best validation accuracy.
+    """Train ``model`` in place; when this returns it holds the weights of the epoch with the best validation accuracy
+    (with several labels: mean average precision).
 
     A run that was killed goes on from ``workdir``'s last checkpoint (when that one is damaged, from the one before) and
     ends with bit-identical weights (same machine, same number of threads); a finished one returns its result at once.
     SIGTERM lets the current step end, and the epoch if it was its last. The model comes back in eval mode, on the CPU.
 
     Args:
-        model: images (N, 3, H, W) float32 -> logits (N, K); fresh, pretrained or pruned.
-        train: training pictures, uint8 (N, H, W, 3), with their labels: an array, or a stream that decodes them.
+        model: images (N, C, H, W) float32 -> logits (N, K), as ``config.task`` wants; fresh, pretrained or pruned.
+        train: training pictures, uint8 (N, H, W, C), with their labels: an array, or a stream that decodes them.
         val: validation pictures: they choose the best epoch and, with ``patience``, the last one.
         p: the normalization that belongs to the pictures.
         config: how to train.
@@ -128,11 +130,11 @@ def _one_epoch(run: Run, val: ImageTensors, on_step: OnStep, keeping: Keeping) -
     """Train for an epoch, then validate. Raises UsageError when either loss is no number."""
     with run.faster(), synchronized(run.model, run.world, run.config.sync_bn):
         row = run.one_epoch(on_step, keeping.due, keeping.keep)
-    loss, top1 = run.validate(val)
-    if not math.isfinite(loss):
-        raise stopping.not_finite_validation(loss, row["epoch"], row["lr"])
-    row |= {"val_loss": loss, "val_top1": top1, "seconds": row["seconds"] + run.lap()}
-    return {name: row[name] for name in history.COLUMNS}
+    row |= run.validate(val)
+    if not math.isfinite(row["val_loss"]):
+        raise stopping.not_finite_validation(row["val_loss"], row["epoch"], row["lr"])
+    row["seconds"] += run.lap()
+    return {name: row[name] for name in history.columns(row)}
 
 
 def _result(run: Run, tell: Tell) -> TrainResult:

@@ -15,8 +15,8 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """The batch mixed with itself in another order: by mixup or CutMix as the settings say, one of them where both do.
 
-    batch (N, 3, H, W), labels (N,) int64 -> the same shape, and soft labels (N, classes) float32. Settings that name
-    neither give both arguments back as they are.
+    batch (N, C, H, W), labels (N,) int64, or (N, classes) float32 of several labels -> the same shape, and soft labels
+    (N, classes) float32. Settings that name neither give both arguments back as they are.
     """
     if not (config.mixup or config.cutmix):
         return batch, labels
@@ -26,7 +26,7 @@ def mix(
     other = torch.from_numpy(dice.permutation(len(batch))).to(batch.device)
     share = float(dice.beta(alpha, alpha))
     batch, share = paste(batch, other, share, dice) if cut else (blend(batch, other, share), share)
-    target = F.one_hot(labels, classes).float()
+    target = labels if labels.is_floating_point() else F.one_hot(labels, classes).float()
     return batch, share * target + (1 - share) * target[other]
 
 

@@ -10,12 +10,15 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecnn.data.tensors import ImageTensors
-from edgecnn.errors import DataError, UsageError
-from edgecnn.spec import Preprocess
+from edgecnn.errors import UsageError
+from edgecnn.spec import Preprocess, Task
+from edgecnn.tasks import Labels, mean_average_precision
 from edgecnn.train import checkpoint, compiling, hints, history, machine, stopping
 from edgecnn.train.augment import augment, shrink
 from edgecnn.train.augment_albumentations import Pipeline, seeds_of
@@ -26,7 +29,7 @@ from edgecnn.train.distributed import World, parts
 from edgecnn.train.evaluate import loss_and_top1, predict_logits
 from edgecnn.train.feed import Batch, Pictures, feed_of
 from edgecnn.train.freezing import set_training
-from edgecnn.train.losses import class_weights, loss_of_part
+from edgecnn.train.losses import check_outputs, class_logits, class_weights, loss_of_part, right
 from edgecnn.train.mixing import mix
 from edgecnn.train.optimizer import make_optimizer, set_rate
 from edgecnn.train.precision import autocast, choose_precision
@@ -62,7 +65,8 @@ class Run:
         self.pipeline = Pipeline(config.albumentations, config.threads) if config.albumentations else None
         blank = torch.zeros(1, self.feed.shape[-1], *self.feed.shape[:2], device=self.device)
         with torch.no_grad():
-            self.classes = self.model.eval()(blank).shape[1]
+            self.outputs = self.model.eval()(blank).shape[1]
+        self.classes = 2 if config.asked is Task.BINARY else self.outputs
         self.class_weights = class_weights(self.labels, self.classes).to(self.device) if config.balance else None
         if teacher is not None:
             teacher.to(self.device)
@@ -101,13 +105,9 @@ class Run:
             self.update.prepare(self.progress.precision, self.device, self.progress.scaler)
             return
         example = augment(self.feed.some(self.batch_size).to(self.device), self.config, self.p, self._generator(0))
-        if int(self.labels.max()) >= self.classes:
-            raise DataError(
-                f"label {int(self.labels.max())} occurs, but the model has {self.classes} logits",
-                hint="build the model with as many classes as the data has",
-            )
+        check_outputs(self.outputs, self.labels, self.config.asked)
         example = example[parts(self.world.share(len(example)), self.config.accumulate)[0]]
-        precision = choose_precision(self.config.precision, self.model, example, self.classes)
+        precision = choose_precision(self.config.precision, self.model, example, self.outputs)
         self.progress.precision = self.world.leaders(precision)
         self.update.prepare(self.progress.precision, self.device, {})
 
@@ -121,10 +121,10 @@ class Run:
         for step, (batch, generator) in enumerate(self.batches(epoch, begun.steps), begun.steps):
             taken = epoch * self.steps + step
             lr = self._set_lr(taken)
-            loss, right = self.step(batch, taken, generator)
+            loss, correct = self.step(batch, taken, generator)
             if not math.isfinite(loss):
                 raise stopping.not_finite(loss, epoch + 1, step + 1, self.steps, lr, batch.ids)
-            begun.loss_sum, begun.correct = begun.loss_sum + loss, begun.correct + right
+            begun.loss_sum, begun.correct = begun.loss_sum + loss, begun.correct + correct
             if self.feed.anywhere and step + 1 < self.steps and due(step + 1):
                 begun = self._take_down(begun, step + 1)
                 keep()
@@ -165,6 +165,7 @@ class Run:
         config = self.config
         batch = augment(self._pictures(chosen, taken).to(self.device), config, self.p, generator)
         labels = chosen.labels.to(self.device)
+        labels = labels.float() if labels.dim() == 2 else labels
         batch, target = mix(batch, labels, self.classes, config, generator)
         mine = self.world.share(len(chosen))
         with nullcontext() if self.hints is None else self.hints.watching():
@@ -188,23 +189,29 @@ class Run:
             with self.world.gradients(self.network, last=part.stop == mine.stop):
                 with autocast(self.progress.precision, self.device):
                     answer = self.forward(batch[part])
-                logits = (answer if self.hints is None else answer[0]).float()
+                logits = class_logits((answer if self.hints is None else answer[0]).float(), config.asked)
                 theirs = None if wanted is None else wanted[rows]
                 loss = loss_of_part(logits, target, part, config, self.class_weights, theirs)
                 if self.hints is not None:
                     share = len(logits) / len(target)
                     loss = loss + config.hint_weight * share * self.hints.loss(answer[1], rows)
                 self.update.backward(loss * self.world.size)  # summed over processes, where DDP takes the mean
-            loss_sum, correct = loss_sum + loss.item(), correct + int((logits.argmax(1) == labels[part]).sum())
+            loss_sum, correct = loss_sum + loss.item(), correct + int(right(logits, labels[part], config.asked).sum())
         return loss_sum, correct
 
-    def validate(self, val: ImageTensors) -> list[float]:
-        """Loss and top-1 on the validation pictures, of which every process looks at its share."""
-        mine = self.world.share(len(val))
+    def validate(self, val: ImageTensors) -> history.Row:
+        """Loss and top-1 on the validation pictures, of which every process looks at its share; mAP of all of them."""
+        mine, task = self.world.share(len(val)), self.config.asked
         images, labels = val.images[mine], val.labels[mine]
-        if not len(labels):
-            return self.world.mean((0.0, 0.0), 0)
-        return self.world.mean(loss_and_top1(predict_logits(self.evaluated(), images, self.p), labels), len(labels))
+        logits = predict_logits(self.evaluated(), images, self.p) if len(labels) else np.zeros((0, self.outputs), "f")
+        found = loss_and_top1(logits, labels, task) if len(labels) else (0.0, 0.0)
+        loss, top1 = self.world.mean(found, len(labels))
+        row = {"val_loss": loss, "val_top1": top1}
+        return row if task is not Task.MULTI_LABEL else row | {"val_map": self._ranked(logits, val.labels)}
+
+    def _ranked(self, logits: NDArray[np.float32], labels: Labels) -> float:
+        """Mean average precision of the logits (n, K) of all processes."""
+        return mean_average_precision(self.world.gathered(logits), labels)
 
     def record(self, row: history.Row, workdir: Path, identity: str) -> None:
         """Take the epoch into the history; the leader writes the files, whose last checkpoint declares it done."""
@@ -212,8 +219,8 @@ class Run:
         done.history.append(row)
         done.begun, done.skipped = {}, sorted(self.feed.skipped)
         done.scaler = self.update.state()
-        if row["val_top1"] > done.best_top1:
-            done.best_top1, done.best_epoch = row["val_top1"], row["epoch"]
+        if history.score(row) > done.best_top1:
+            done.best_top1, done.best_epoch = history.score(row), row["epoch"]
             if self.world.leader:
                 best = {"epoch": row["epoch"], "val_top1": row["val_top1"]}
                 checkpoint.write(workdir / BEST, checkpoint.model_tensors(self.evaluated(), ""), best)

@@ -19,9 +19,10 @@ MEAN, STD = 127 / 255, 0.5
 class Maker:
     """Adds nodes with random weights; every method returns the name of the new tensor."""
 
-    def __init__(self, size: tuple[int, int] = (9, 11), seed: int = 0, name: str = "input") -> None:
+    def __init__(self, size: tuple[int, int] = (9, 11), seed: int = 0, name: str = "input", channels: int = 3) -> None:
         self.random = np.random.default_rng(seed)
-        self.nodes = [Node(name, Op.INPUT, (), (3, *size), {"mean": [MEAN] * 3, "std": [STD] * 3})]
+        attrs = {"mean": [MEAN] * channels, "std": [STD] * channels}
+        self.nodes = [Node(name, Op.INPUT, (), (channels, *size), attrs)]
         self.weights: dict[str, Any] = {}
         self.input = name
 

@@ -28,12 +28,32 @@ CASES = [(name, size, precise) for name in GRAPHS for size in SIZES for precise 
 IDS = [f"{name}-{size[0]}x{size[1]}-{'fp32' if precise else 'int8'}" for name, size, precise in CASES]
 
 
+GREY = [
+    (name, size, precise)
+    for name in (*(name for name in GRAPHS if name.startswith("stem")), "squeeze_excite")
+    for size in SIZES
+    for precise in (True, False)
+]
+"""Stems read the picture itself: what writers do there depends on its channels."""
+
+
+@pytest.mark.parametrize(("name", "size", "precise"), GREY)
+def test_grey_pictures_are_computed_alike(name: str, size: tuple[int, int], precise: bool, tmp_path: Path) -> None:
+    graph = GRAPHS[name](Maker(size, channels=1))
+    assert pictures(graph, BATCH).shape[3] == 1
+    compare_formats(graph if precise else quantized(graph), tmp_path)
+
+
 @pytest.mark.parametrize(("name", "size", "precise"), CASES, ids=IDS)
 def test_every_tensor_of_every_format_is_the_interpreters(
     name: str, size: tuple[int, int], precise: bool, tmp_path: Path
 ) -> None:
     graph = GRAPHS[name](Maker(size))
-    graph = graph if precise else quantized(graph)
+    compare_formats(graph if precise else quantized(graph), tmp_path)
+
+
+def compare_formats(graph: Graph, tmp_path: Path) -> None:
+    """Every tensor of every format against the interpreter's, and the logits in batches."""
     images = pictures(graph, BATCH)
     wanted = {key: value.numpy() for key, value in run(graph, images, keep=True).items()}
     for format_, row in catalog.FORMATS.items():

@@ -19,6 +19,7 @@ from edgecnn import catalog
 from edgecnn.compress.prune import prune
 from edgecnn.models import channel_plan
 from edgecnn.models.layers import find_classifier, layer_table, totals
+from edgecnn.models.pretrained import load_pretrained
 from edgecnn.models.zoo import ModelSpec, build
 
 TIMM = ("timm:tf_efficientnet_lite0", "timm:mobilenetv3_small_100") if importlib.util.find_spec("timm") else ()
@@ -158,3 +159,20 @@ def test_a_pruned_network_still_learns(name: str) -> None:
     model.train()
     nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.arange(4)).backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_grey_network_gives_what_the_rgb_one_gives_for_three_equal_channels(name: str, tmp_path: Path) -> None:
+    rgb, spec = lively(ModelSpec(name, 7, 32)), ModelSpec(name, 7, 32, channels=1)
+    assert ModelSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    grey = build(spec)
+    save_file(rgb.state_dict(), tmp_path / "w.safetensors")
+    load_pretrained(grey, str(tmp_path / "w.safetensors"), 7)
+    images = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        wanted = rgb(images.repeat(1, 3, 1, 1))
+        torch.testing.assert_close(grey(images), wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+    first, theirs = layer_table(grey, 32)[0], layer_table(rgb, 32)[0]
+    assert first.macs * 3 == theirs.macs and first.output_shape == theirs.output_shape
+    prune(grey, 32, 0.4)
+    channel_plan.apply(build(spec), channel_plan.extract(grey))

@@ -25,7 +25,7 @@ from edgecnn.data.source import ImageSet, open_data, with_val_share
 from edgecnn.data.tensors import load_split
 from edgecnn.errors import DataError, UsageError
 from edgecnn.pipeline import transferring
-from edgecnn.pipeline.training import with_statistics
+from edgecnn.pipeline.preparing import with_statistics
 from edgecnn.spec import Interpolation, Preprocess, Split
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.loop import fit

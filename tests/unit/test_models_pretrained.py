@@ -50,6 +50,23 @@ def test_by_order_when_the_names_differ(tmp_path: Path) -> None:
     assert "matched by order" in str(report)
 
 
+def test_a_grey_stem_is_the_sum_over_the_colours_by_name_and_by_order(tmp_path: Path) -> None:
+    source = resnet()
+    stem = source.get_submodule("conv").weight.detach()
+    torch.save(
+        {f"l{n}.{name.rsplit('.', 1)[-1]}": value for n, (name, value) in enumerate(source.state_dict().items())},
+        tmp_path / "o.pth",
+    )
+    torch.save(source.state_dict(), tmp_path / "n.pth")
+    for name, how in (("n.pth", "name"), ("o.pth", "order")):
+        target = build(ModelSpec("resnet8", 10, 32, channels=1))
+        assert load_pretrained(target, str(tmp_path / name), 10).matched_by == how
+        torch.testing.assert_close(target.get_submodule("conv").weight.detach(), stem.sum(1, keepdim=True))
+    spec = ModelSpec("timm:tf_efficientnet_lite0", 5, 64, channels=1)
+    p = pretrained_preprocess(spec, "pip:efficientnet-lite0")
+    assert p is not None and (p.mean, p.std, p.channels, p.uniform) == ((127 / 255,), (128 / 255,), 1, True)
+
+
 def test_with_another_number_of_classes_the_classifier_starts_at_zero(tmp_path: Path) -> None:
     save_file(resnet(classes=100).state_dict(), tmp_path / "w.safetensors")
     target = resnet(seed=1)

@@ -44,11 +44,36 @@ def test_the_layout_is_where_the_channels_are(
 
 @pytest.mark.parametrize(
     ("shape", "dtype"),
-    [((1, 28, 28, 1), "uint8"), ((1, 10), "float32"), ((1, 8, 8, 3), "int64"), ((1, 4, 8, 8), "int8")],
+    [((1, 28, 28, 2), "uint8"), ((1, 10), "float32"), ((1, 8, 8, 3), "int64"), ((1, 4, 8, 8), "int8")],
 )
 def test_what_is_no_rgb_image_is_refused(shape: tuple[int, ...], dtype: str) -> None:
     with pytest.raises(RuntimeFailure, match=r"input 'x' is .*\n.*RGB image"):
         input_port("x", shape, dtype, default_layout="NHWC")
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "channels"),
+    [
+        ((1, 28, 27, 1), "NHWC", 1),
+        ((1, 1, 28, 27), "NCHW", 1),
+        ((None, None, None, 1), "NHWC", 1),
+        ((1, 1, 9, 3), "NHWC", 3),
+    ],
+)
+def test_one_channel_is_grey(shape: tuple[int | None, ...], layout: str, channels: int) -> None:
+    found = input_port("x", shape, "float32", default_layout="NCHW")
+    assert (found.layout, found.channels) == (layout, channels)
+
+
+def test_grey_pictures_go_where_grey_pictures_are_wanted() -> None:
+    grey = InputPort("x", "float32", "NCHW", None, 4, 6, channels=1)
+    for normalization in (Normalization((0.5,), (0.25,)), Normalization((0.5,) * 3, (0.25,) * 3)):
+        found = encode(grey, PICTURES[..., :1], normalization)
+        assert found.shape == (2, 1, 4, 6)
+        np.testing.assert_allclose(found[:, 0], (PICTURES[..., 0] / 255 - 0.5) / 0.25, atol=1e-6)
+    for pictures, wanted in ((PICTURES, grey), (PICTURES[..., :1], port("uint8"))):
+        with pytest.raises(RuntimeFailure, match=r"pictures are uint8 .*\n.*wanted: uint8 \(N, H, W, "):
+            encode(wanted, pictures, None)
 
 
 def port(dtype: str, layout: str = "NHWC", scale: float = 0.0, zero_point: int = 0) -> InputPort:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
+from edgecnn.errors import UsageError
 from edgecnn.spec import Preprocess
 from edgecnn.train import augment_randaug, augment_trivial
 from edgecnn.train.augment import (
@@ -17,6 +18,7 @@ from edgecnn.train.augment import (
     flip_and_shift,
     normalize,
     random_resized_crop,
+    refuse_colour,
     repeated,
     shrink,
     standardize,
@@ -402,3 +404,29 @@ def test_equalize_makes_levels_equally_frequent_and_leaves_plain_pictures_alone(
     torch.testing.assert_close(spread[0, 1].flatten().unique(), torch.linspace(0, 255, 32))
     plain = torch.full((1, 3, 4, 4), 9.0)
     assert torch.equal(augment_trivial.apply("equalize", plain, none, none, MIRRORED), plain)
+
+
+GREY = Preprocess(8, (0.4,), (0.25,))
+
+
+@pytest.mark.parametrize("settings", STRONG, ids=str)
+def test_every_operation_on_a_grey_picture_is_that_on_three_equal_channels(settings: dict[str, Any]) -> None:
+    if "hue" in settings or "noise" in settings or "channel_shift" in settings or "erase" in settings:
+        # These draw numbers for each channel: shape and range are what can be compared.
+        if "hue" not in settings:
+            batch = augment(pictures()[..., :1], TrainConfig(epochs=1, **settings), GREY, rng())
+            assert batch.shape == (16, 1, 8, 8) and standardize(torch.zeros(1, 1, 1, 1), GREY) <= batch.min()
+        return
+    config = TrainConfig(epochs=1, **settings)
+    images = pictures()[..., :1]
+    same = Preprocess(8, GREY.mean * 3, GREY.std * 3)
+    grey, coloured = augment(images, config, GREY, rng()), augment(images.repeat(1, 1, 1, 3), config, same, rng())
+    assert grey.shape == (16, 1, 8, 8) and grey.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(grey, coloured[:, :1], rtol=1e-4, atol=1e-3)
+
+
+def test_grey_pictures_have_no_hue_to_turn() -> None:
+    with pytest.raises(UsageError, match="grey pictures have no hue"):
+        refuse_colour(TrainConfig(epochs=1, hue=0.1), 1)
+    refuse_colour(TrainConfig(epochs=1, hue=0.1), 3)
+    refuse_colour(TrainConfig(epochs=1, jitter=0.3, channel_shift=9, trivial=True), 1)

@@ -26,7 +26,7 @@ from edgecnn.data.items import Item
 from edgecnn.data.stream import ImageStream, open_stream
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import DataError, EdgecnnError, UsageError
-from edgecnn.spec import Preprocess, Split
+from edgecnn.spec import Preprocess, Split, Task
 from edgecnn.train import checkpoint, keeping, loop, run
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
@@ -49,6 +49,7 @@ CONFIGS = {
     "sync_bn": replace(BASE, sync_bn=True),
     "streamed": replace(BASE, batch_size=15, shuffle=24, mixup=0.4, repeat=3, crop_scale=0.5),
     "sharpness_aware_sync_bn": replace(BASE, sync_bn=True, sam=0.1, l1=1e-4),
+    "labels": replace(BASE, task=Task.MULTI_LABEL, balance=True, mixup=0.4, accumulate=2),
     "own_bn": BASE,
 }
 """``own_bn`` has no equal in one process: each process normalizes with its part of the batch."""
@@ -99,14 +100,19 @@ def streamed() -> ImageStream:
     return replace(open_stream(Kept(), P), files=places // 10, offsets=places % 10)
 
 
+def with_labels(part: ImageTensors) -> ImageTensors:
+    """The same pictures with three labels of their own: bright, very bright, and any of the first."""
+    marks = np.stack([part.labels > 0, part.labels > 1, np.arange(len(part)) % 2 == 0], axis=1)
+    return replace(part, labels=marks.astype(np.uint8))
+
+
 def train(case: str, workdir: Path, **options: Any) -> tuple[nn.Module, list[Row]]:
     model = network(norm="bn" in case, dropout=0.2 if case == "own_bn" else 0.0)
-    teacher = Teacher(network(norm=False), P) if case == "taught" else None
-    pictures = streamed() if case == "streamed" else TRAIN
-    told = {"tell": lambda line: None} | options
-    return model, loop.fit(model, pictures, VAL, P, CONFIGS[case], workdir, teacher=teacher, **told).history
     teacher = Teacher(network(norm=False), P) if case.startswith("taught") else None
-    return model, loop.fit(model, TRAIN, VAL, P, CONFIGS[case], workdir, teacher=teacher, **options).history
+    train: Any = streamed() if case == "streamed" else TRAIN
+    sets = [with_labels(part) if case == "labels" else part for part in (train, VAL)]
+    told = {"tell": lambda line: None} | options
+    return model, loop.fit(model, *sets, P, CONFIGS[case], workdir, teacher=teacher, **told).history
 
 
 class Averages(WeightAverage):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from edgecnn.bundle import fingerprint
 from edgecnn.data.source import open_data, split_ids
-from edgecnn.pipeline.training import data_identity
+from edgecnn.pipeline.preparing import data_identity
 
 
 def folder(root: Path, *splits: str) -> str:

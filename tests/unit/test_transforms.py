@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgecnn import recipe as recipes
 from edgecnn.errors import UsageError
-from edgecnn.pipeline.training import check_transfer, identity
+from edgecnn.pipeline.preparing import check_transfer, identity
 from edgecnn.steps import Training, TrainStep
 from edgecnn.transforms import described
 
