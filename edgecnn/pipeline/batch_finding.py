@@ -16,9 +16,11 @@ from edgecnn.data.source import with_val_share
 from edgecnn.errors import DataError, RuntimeFailure, UsageError
 from edgecnn.pipeline import teaching
 from edgecnn.pipeline.context import Context, opened
-from edgecnn.pipeline.preparing import check_transfer, first_preprocess, model_spec, train_config
+from edgecnn.pipeline.preparing import check_transfer, first_preprocess, model_spec, task_of, train_config
+from edgecnn.pipeline.streaming import channels_of, with_task
 from edgecnn.spec import Split
 from edgecnn.steps import TrainStep
+from edgecnn.tasks import outputs
 from edgecnn.train import machine
 from edgecnn.train.batch_finder import BatchSearch, Trial, first_batch, search
 
@@ -36,17 +38,18 @@ def find_batch(context: Context, step: TrainStep) -> BatchSearch:
     if step.transfer == "features":
         raise UsageError("transfer: features has no batches", hint="fit the classifier with edgecnn train")
     check_transfer(step)
-    data = opened(context.data or "digits", context.data_seed, step.task, sampled=True)
+    source = context.data or "digits"
+    data = opened(source, context.data_seed, step.task, sampled=True)
+    step = with_task(step, data, source)
     if step.val_share is not None:
         data = with_val_share(data, step.val_share)
-    if step.teacher:
-        teaching.find(step.teacher, context.run, data.labels)  # raises here, not in the trial
+    teaching.find_for(step, context.run, data.labels)  # raises here, not in the trial
     settings = train_config(step, step.seed, step.device, step.threads)
-    size = first_preprocess(step, model_spec(step, len(data.labels)))[0].size
+    size = first_preprocess(step, model_spec(step, outputs(task_of(step), len(data.labels))))[0].size
     most, first = len(data.splits[Split.TRAIN]), first_batch(settings)
     if first > most:
         raise DataError(f"{most} training pictures are no batch of {first}", hint="add pictures, or lower accumulate")
-    split_bytes = [len(items) * size * size * 3 for items in data.splits.values()]
+    split_bytes = [len(items) * size * size * channels_of(step) for items in data.splits.values()]
     pictures = sum(each for each in split_bytes if each <= memory_limit())  # larger ones stay in a file
     budget = _budget(pictures) if machine.pick_device(settings.device) == "cpu" else None
     task = {"step": step.model_dump_json(), "labels": data.labels, "run": str(context.run)}

@@ -14,9 +14,10 @@ from typing import Any
 from edgecnn.errors import EdgecnnError
 from edgecnn.pipeline import teaching
 from edgecnn.pipeline.context import Context
-from edgecnn.pipeline.preparing import first_preprocess, model_spec, prepared, train_config
+from edgecnn.pipeline.preparing import first_preprocess, model_spec, prepared, task_of, train_config
 from edgecnn.runtimes.worker import peak_memory_bytes
 from edgecnn.steps import TrainStep
+from edgecnn.tasks import outputs
 from edgecnn.train.allocator import keep_freed_memory
 from edgecnn.train.batch_finder import Prober
 from edgecnn.train.freezing import train_only_last
@@ -28,12 +29,12 @@ def prober_of(task: dict[str, Any]) -> Prober:
     labels, run = tuple(task["labels"]), Path(task["run"])
     context = Context(run, tell=lambda line: None)
     settings = train_config(step, step.seed, step.device, step.threads)
-    spec = model_spec(step, len(labels))
+    spec = model_spec(step, outputs(task_of(step), len(labels)))
     model = prepared(context, step, spec)
     if step.train_last is not None:
         train_only_last(model, step.train_last)
-    named = teaching.find(step.teacher, run, labels) if step.teacher else None
-    teacher = teaching.load(named, len(labels), spec.image_size) if named else None
+    named = teaching.find_for(step, run, labels)
+    teacher = teaching.load(named, spec.num_classes, spec.image_size) if named else None
     p, _ = first_preprocess(step, spec)
     return Prober(model, p, settings, teacher, len(labels), peak_memory_bytes)
 

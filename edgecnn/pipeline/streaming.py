@@ -42,8 +42,7 @@ def opened_for(
         _check(step, "stream is true")
     sampled = step.stream is not False and can_sample(source)
     data = opened(source, context.data_seed, step.task, sampled=sampled)
-    task = tasks.choose(step.task, data.labels, has_many_labels(data), source)
-    step = step.model_copy(update={"task": None if task is Task.MULTI_CLASS else task})
+    step = with_task(step, data, source)
     picture = channels_of(step) * image_size(len(data.labels)) ** 2
     needed = picture * len(data.splits[Split.TRAIN])
     if step.stream is None and needed > DISK_LIMIT_BYTES:
@@ -53,6 +52,12 @@ def opened_for(
     elif not step.stream:
         return step.model_copy(update={"stream": None}), opened(source, context.data_seed, step.task)
     return step.model_copy(update={"stream": True}), data
+
+
+def with_task(step: TrainStep, data: ImageSet, source: str) -> TrainStep:
+    """The step with the task that it means, ``None`` for the usual one. Raises UsageError where the pictures differ."""
+    task = tasks.choose(step.task, data.labels, has_many_labels(data), source)
+    return step.model_copy(update={"task": None if task is Task.MULTI_CLASS else task})
 
 
 def divided(step: TrainStep, data: ImageSet, image_size: int) -> ImageSet:

@@ -20,7 +20,8 @@ from torch import nn
 
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import UsageError
-from edgecnn.spec import Preprocess
+from edgecnn.spec import Preprocess, Task
+from edgecnn.tasks import Labels
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
@@ -143,7 +144,7 @@ class Prober:
 
     def _steps(self, size: int) -> float:
         """Pictures per second of the last step."""
-        pictures = same_picture(max(size, EVALUATED), self.p.size, self.classes)
+        pictures = same_picture(max(size, EVALUATED), self.p, self.classes, self.config.asked)
         batch = ImageTensors(pictures.images[:size], pictures.labels[:size], pictures.ids[:size])
         run = Run(
             copy.deepcopy(self.model), batch, self.p, replace(self.config, batch_size=size), self.teacher, World()
@@ -162,8 +163,11 @@ class Prober:
         return size / seconds
 
 
-def same_picture(count: int, size: int, classes: int) -> ImageTensors:
+def same_picture(count: int, p: Preprocess, classes: int, task: Task) -> ImageTensors:
     """``count`` times one picture of noise, in the memory of one, with all labels."""
-    picture = np.random.default_rng(0).integers(0, 256, (1, size, size, 3)).astype(np.uint8)
-    images = np.lib.stride_tricks.as_strided(picture, (count, size, size, 3), (0, *picture.strides[1:]))
-    return ImageTensors(images, np.arange(count, dtype=np.int64) % classes, tuple(map(str, range(count))))
+    shape = (p.size, p.size, p.channels)
+    picture = np.random.default_rng(0).integers(0, 256, (1, *shape)).astype(np.uint8)
+    images = np.lib.stride_tricks.as_strided(picture, (count, *shape), (0, *picture.strides[1:]))
+    numbers = np.arange(count, dtype=np.int64) % classes
+    labels: Labels = np.eye(classes, dtype=np.uint8)[numbers] if task is Task.MULTI_LABEL else numbers
+    return ImageTensors(images, labels, tuple(map(str, range(count))))

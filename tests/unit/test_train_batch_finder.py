@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_train_loop import CONFIG, P, tiny
 
 from edgecnn.errors import UsageError
+from edgecnn.spec import Preprocess, Task
 from edgecnn.train.batch_finder import FIRST, SLOW_S, Prober, Trial, first_batch, same_picture, search
 
 MB = 10**6
@@ -91,9 +92,11 @@ def test_the_first_batch_suits_repeat_and_accumulate(settings: dict[str, int], f
 
 
 def test_pictures_of_a_trial_take_the_memory_of_one() -> None:
-    pictures = same_picture(10_000, 9_999, 3)  # three terabytes
+    pictures = same_picture(10_000, replace(P, size=9_999), 3, Task.MULTI_CLASS)  # three terabytes
     assert pictures.images.shape == (10_000, 9_999, 9_999, 3) and sorted(set(pictures.labels.tolist())) == [0, 1, 2]
     assert torch.equal(torch.from_numpy(pictures.images)[5], torch.from_numpy(pictures.images)[9_999])
+    marks = same_picture(5, Preprocess(8, (0.5,), (0.5,)), 3, Task.MULTI_LABEL)
+    assert marks.images.shape == (5, 8, 8, 1) and marks.labels.shape == (5, 3) and (marks.labels.sum(1) == 1).all()
 
 
 def test_a_trial_takes_the_steps_of_a_training_and_leaves_the_network_alone() -> None:
