@@ -24,7 +24,7 @@ from edgecnn.errors import UsageError
 from edgecnn.pipeline.context import Context, opened
 from edgecnn.pipeline.training import train
 from edgecnn.recipe import Recipe
-from edgecnn.spec import Interval
+from edgecnn.spec import Interval, Task
 from edgecnn.steps import TrainStep
 from edgecnn.tasks import RIGHT
 
@@ -46,30 +46,34 @@ class CrossValidation:
         return RIGHT[self.bundles[0].task]
 
     @property
+    def several(self) -> bool:
+        """Whether pictures have several labels: then there is a mean average precision beside top-1."""
+        return self.bundles[0].task is Task.MULTI_LABEL
+
+    def on_each(self, name: str) -> list[float]:
+        """A figure of the test split on each fold, as fractions."""
+        return [float(bundle.manifest.figures[name]) for bundle in self.bundles]
+
+    @property
     def top1(self) -> list[float]:
         """Top-1 on each fold, as fractions."""
-        return [float(bundle.manifest.figures["test_top1"]) for bundle in self.bundles]
+        return self.on_each("test_top1")
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as plain JSON values."""
-        mean = t_interval(self.top1)
+        summed = ("test_top1", "test_map") if self.several else ("test_top1",)
+        told = (*summed, "test_images", "val_top1", *(("val_map",) if self.several else ()))
         return {
             "source": self.source,
             "data_seed": self.seed,
             "folds": len(self.bundles),
             "val_share": FOLD_VAL_SHARE,
-            "test_top1": {
-                "mean": mean.value,
-                "standard_deviation": stdev(self.top1),
-                "low": mean.low,
-                "high": mean.high,
-                "interval": f"95 %, Student's t with {mean.n - 1} degrees of freedom, folds taken as independent",
-            },
+            **{name: spread(self.on_each(name)) for name in summed},
             "each": [
                 {
                     "bundle": bundle.path.relative_to(self.run).as_posix(),
                     "fingerprint": bundle.manifest.fingerprint,
-                    **{name: bundle.manifest.figures[name] for name in ("test_top1", "test_images", "val_top1")},
+                    **{name: bundle.manifest.figures[name] for name in told if name in bundle.manifest.figures},
                 }
                 for bundle in self.bundles
             ],
@@ -86,6 +90,7 @@ class CrossValidation:
             *told,
             f"{mean.n} folds: test {self.word} {100 * mean.value:.2f} % (95 % t-interval {100 * mean.low:.2f} to "
             f"{100 * mean.high:.2f}), standard deviation {100 * stdev(self.top1):.2f}",
+            *([f"test mAP {100 * fmean(self.on_each('test_map')):.2f} % on average"] if self.several else []),
         ]
 
 
@@ -122,6 +127,18 @@ def _training_of(recipe: Recipe) -> TrainStep:
             hint="cross-validate without it, or train a teacher for each fold: edgecnn train 'DATA#fold=1/5'",
         )
     return step
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation and interval of a figure over the folds, as plain JSON values."""
+    mean = t_interval(values)
+    return {
+        "mean": mean.value,
+        "standard_deviation": stdev(values),
+        "low": mean.low,
+        "high": mean.high,
+        "interval": f"95 %, Student's t with {mean.n - 1} degrees of freedom, folds taken as independent",
+    }
 
 
 def t_interval(values: Sequence[float]) -> Interval:

@@ -188,7 +188,7 @@ class TrainConfig:
                 hint="counts and rates are positive, probabilities and decays below 1; "
                 f"optimizer: {'|'.join(OPTIMIZERS)}|timm:NAME, schedule: {'|'.join(SCHEDULES)}, "
                 f"precision: {'|'.join(PRECISIONS)}, device: {'|'.join(DEVICES)}, "
-                f"loss: {'|'.join(LOSSES)}, fill: {'|'.join(FILLS)}; "
+                f"loss: {'|'.join(LOSSES)}, fill: {'|'.join(FILLS)}, task: {'|'.join(Task)}; "
                 "rotate is at most 180, shear 60, hue 0.5, noise and channel_shift 255, "
                 "randaug_strength 30; batch_size is a multiple of repeat; "
                 "each of accumulate's parts has at least 2 pictures",
@@ -200,7 +200,7 @@ class TrainConfig:
     @property
     def asked(self) -> Task:
         """The task, ``multi_class`` where none is named."""
-        return self.task or Task.MULTI_CLASS
+        return Task(self.task or Task.MULTI_CLASS)  # read from JSON it is a plain text
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON values."""
@@ -290,6 +290,7 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
         "low_epochs": c.low_epochs >= 0,
         "precision": c.precision in PRECISIONS,
         "patience": c.patience is None or c.patience >= 1,
+        "task": c.task is None or c.task in list(Task),
         "device": c.device in DEVICES,
         "threads": c.threads is None or c.threads >= 1,
     }

@@ -16,7 +16,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from edgecnn.bundle import open_bundle
+from edgecnn.errors import BundleError
 from edgecnn.export.meta import read_meta
+from edgecnn.spec import Task
 
 Cli = Callable[..., Outcome]
 LABELS = {"even": (0, 2, 4, 6, 8), "large": (5, 6, 7, 8, 9), "round": (0, 6, 8, 9)}
@@ -273,3 +275,23 @@ def test_grey_samples_are_drawn(cli: Cli, tmp_path: Path) -> None:
         "data", "preview", "digits", "-o", tmp_path / "h.png", *small, "--set", "grey=true", "--set", "hue=0.2"
     )
     assert outcome.code == 2 and "no hue" in outcome.err
+
+
+def test_a_bundle_from_before_there_was_a_choice_is_for_classes_in_rgb(run: Path) -> None:
+    file = run / "float" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    assert manifest.pop("task") == "multi_class" and "channels" not in manifest["builder"]
+    file.write_text(json.dumps(manifest))
+    assert open_bundle(run / "float").task is Task.MULTI_CLASS
+    file.write_text(json.dumps({**manifest, "task": "regression"}))
+    with pytest.raises(BundleError, match="task 'regression'"):
+        _ = open_bundle(run / "float").task
+
+
+def test_folds_of_labels_have_a_mean_average_precision(
+    cli: Cli, labelled: tuple[Path, Path, list[tuple[Path, int]]], tmp_path: Path
+) -> None:
+    outcome = cli("train", labelled[1], "-o", tmp_path / "cv", *TRAIN, *SHORT, "--epochs", 1, "--folds", 2)
+    assert "2 folds: test exact match" in told(outcome) and "test mAP" in outcome.out
+    facts = json.loads((tmp_path / "cv" / "folds.json").read_text())
+    assert facts["test_map"]["mean"] == pytest.approx(np.mean([each["test_map"] for each in facts["each"]]))

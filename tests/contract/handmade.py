@@ -113,12 +113,12 @@ def _windows(size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -
 
 
 def pictures(graph: Graph, count: int, seed: int = 7) -> Any:
-    """Random uint8 pictures (count, H, W, 3), smooth enough not to average out."""
-    _, height, width = graph.input.shape
+    """Random uint8 pictures (count, H, W, C), smooth enough not to average out."""
+    channels, height, width = graph.input.shape
     random = np.random.default_rng(seed)
-    coarse = random.integers(0, 256, (count, 3, 3, 3))
+    coarse = random.integers(0, 256, (count, 3, 3, channels))
     rows, columns = np.arange(height) * 3 // height, np.arange(width) * 3 // width
-    noise = random.integers(-40, 41, (count, height, width, 3))
+    noise = random.integers(-40, 41, (count, height, width, channels))
     return np.clip(coarse[:, rows][:, :, columns] + noise, 0, 255).astype(np.uint8)
 
 

@@ -174,5 +174,6 @@ def test_a_grey_network_gives_what_the_rgb_one_gives_for_three_equal_channels(na
         torch.testing.assert_close(grey(images), wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
     first, theirs = layer_table(grey, 32)[0], layer_table(rgb, 32)[0]
     assert first.macs * 3 == theirs.macs and first.output_shape == theirs.output_shape
-    prune(grey, 32, 0.4)
-    channel_plan.apply(build(spec), channel_plan.extract(grey))
+    if name in ("resnet8", "mobilenet_v3_small"):  # pruning knows nothing of the family
+        prune(grey, 32, 0.4)
+        channel_plan.apply(build(spec), channel_plan.extract(grey))

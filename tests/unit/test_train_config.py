@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgecnn.errors import UsageError
+from edgecnn.spec import Task
 from edgecnn.steps import Training, TrainStep
 from edgecnn.train.config import LATER, TrainConfig, without_later
 
@@ -38,6 +39,13 @@ def test_settings_that_came_later_and_are_off_do_not_make_another_training() -> 
     assert without_later(TrainConfig(epochs=2).to_dict()) == old
     assert without_later({"recovery": TrainConfig(epochs=2, repeat=2).to_dict()}) == {"recovery": {**old, "repeat": 2}}
     assert all(getattr(TrainStep(), name) == value for name, value in LATER.items())
+
+
+def test_the_task_is_a_word_that_is_known() -> None:
+    read = TrainConfig.from_dict(json.loads(json.dumps(TrainConfig(epochs=1, task=Task.BINARY).to_dict())))
+    assert read.asked is Task.BINARY and TrainConfig(epochs=1).asked is Task.MULTI_CLASS
+    with pytest.raises(UsageError, match="task='both'"):
+        TrainConfig(epochs=1, task="both")  # type: ignore[arg-type]
 
 
 def test_a_batch_is_a_multiple_of_repeat() -> None:
