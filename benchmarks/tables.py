@@ -99,6 +99,12 @@ def training_table(figures: dict[str, Any]) -> list[str]:
             "flowers5_feature_top1",
             "flowers5_feature_minutes",
         ),
+        (
+            "EfficientNet-Lite0 in two stages, five flowers",
+            "efficientnet-lite0-twostage",
+            "flowers5_twostage_top1",
+            "flowers5_twostage_minutes",
+        ),
     ):
         cells = (shown(figures, name, ".2f"), shown(figures, minutes, ".1f"))
         rows.append(f"| {title} | `{recipe}` | {' | '.join(cells)} |")

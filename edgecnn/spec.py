@@ -33,6 +33,12 @@ class Task(StrEnum):
     MULTI_LABEL = "multi_label"
 
 
+RIGHT = {Task.MULTI_CLASS: "top-1", Task.BINARY: "accuracy", Task.MULTI_LABEL: "exact match"}
+"""What the share of pictures that are answered right is called."""
+ACTIVATION = {Task.MULTI_CLASS: "softmax", Task.BINARY: "sigmoid", Task.MULTI_LABEL: "sigmoid"}
+"""What makes probabilities of the logits."""
+
+
 class Format(StrEnum):
     """How a network is written down."""
 

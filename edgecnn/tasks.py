@@ -30,11 +30,6 @@ Labels = NDArray[Any]
 """(N,) int64 class numbers, or (N, K) uint8 of 0 and 1 where a picture may have several labels."""
 Bools = NDArray[np.bool_]
 
-RIGHT = {Task.MULTI_CLASS: "top-1", Task.BINARY: "accuracy", Task.MULTI_LABEL: "exact match"}
-"""What the share of pictures that are answered right is called."""
-ACTIVATION = {Task.MULTI_CLASS: "softmax", Task.BINARY: "sigmoid", Task.MULTI_LABEL: "sigmoid"}
-"""What makes probabilities of the logits."""
-
 
 def choose(asked: Task | None, labels: Sequence[str], several: bool, source: str) -> Task:
     """The task on pictures with these labels; ``several`` says that one picture may have many of them.

@@ -104,7 +104,7 @@ def evaluate(
     figure of a classifier too (of labels: mAP, F1, ...), each with a 95 % interval.
     """
     from edgecnn import api
-    from edgecnn.tasks import RIGHT
+    from edgecnn.spec import RIGHT
 
     found = api.evaluate(
         target, runtime, data=data, split=split, threads=threads, normalization=normalization(mean, std)

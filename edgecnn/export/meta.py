@@ -13,8 +13,7 @@ from edgecnn.data.preprocess import from_dict, to_dict
 from edgecnn.errors import UsageError
 from edgecnn.export.onnx import META_PREFIX
 from edgecnn.export.tflite_builder import META_ENTRY, metadata, unpack
-from edgecnn.spec import Format, Preprocess, Task
-from edgecnn.tasks import ACTIVATION
+from edgecnn.spec import ACTIVATION, Format, Preprocess, Task
 
 
 def meta_of(

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from edgecnn.measure.accuracy import accuracy
 from edgecnn.measure.several_labels import measure_labels
-from edgecnn.spec import Interval, Task
-from edgecnn.tasks import RIGHT, Labels
+from edgecnn.spec import RIGHT, Interval, Task
+from edgecnn.tasks import Labels
 
 RANKED = {
     "map": "mean_average_precision",

@@ -24,9 +24,8 @@ from edgecnn.errors import UsageError
 from edgecnn.pipeline.context import Context, opened
 from edgecnn.pipeline.training import train
 from edgecnn.recipe import Recipe
-from edgecnn.spec import Interval, Task
+from edgecnn.spec import RIGHT, Interval, Task
 from edgecnn.steps import TrainStep
-from edgecnn.tasks import RIGHT
 
 FOLDS = "folds.json"
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from edgecnn.report import wording
 from edgecnn.report.rows import Row
-from edgecnn.spec import Task
-from edgecnn.tasks import RIGHT
+from edgecnn.spec import RIGHT, Task
 
 TOP1 = "Top-1, %"
 

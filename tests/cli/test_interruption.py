@@ -76,7 +76,7 @@ def sigterm() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="no SIGTERM that a process could answer")
 @pytest.mark.parametrize(
-    ("place", "left"), [("load_split", [".float.work"]), ("write_weights", [".float.work"]), ("opened", [])]
+    ("place", "left"), [("load_pictures", [".float.work"]), ("write_weights", [".float.work"]), ("opened_for", [])]
 )
 def test_sigterm_outside_the_epochs_is_told_and_leaves_nothing_half_written(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, left: list[str]

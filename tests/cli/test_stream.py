@@ -63,7 +63,7 @@ def test_a_streamed_bundle_is_compressed_and_evaluated_without_decoding_all(
     cli: Cli, streamed: tuple[Path, Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = streamed
-    context.opened.cache_clear()  # as in a new process
+    context._opened.cache_clear()  # as in a new process
     outcome = cli("compress", run / "float", *PRUNE, "--quantize", "int8")  # opening all of it would fail: it is torn
     assert outcome.code == 0, outcome.err
     for name in ("pruned", "pruned-int8"):

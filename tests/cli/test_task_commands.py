@@ -109,7 +109,14 @@ def test_labels_are_verified_evaluated_and_shown(
     assert again["top1"] == pytest.approx(facts["top1"], abs=0.03)
     told(cli("evaluate", run / "int8", "--runtime", "litert", "--html", tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
-    assert re.findall(r'<section id="(\w+)"', page) == ["figures", "decisions", "calibration", "classes", "worst"]
+    assert re.findall(r'<section id="(\w+)"', page) == [
+        "figures",
+        "decisions",
+        "calibration",
+        "ranking",
+        "classes",
+        "worst",
+    ]
     told(cli("benchmark", run / "int8", "--runtime", "litert", "--restarts", 1, "--budget", 2, "--json"))
     told(cli("report", run))
     assert "Exact match, %" in (run / "report.html").read_text() and "mAP" in (run / "report.html").read_text()
