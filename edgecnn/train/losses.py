@@ -34,7 +34,8 @@ def check_outputs(outputs: int, labels: Tensor, task: Task) -> None:
         fits, found = labels.dim() == 2 and labels.shape[1] == outputs, f"labels are {tuple(labels.shape)}"
     else:
         most = int(labels.max())
-        fits, found = most < (2 if task is Task.BINARY and outputs == 1 else outputs), f"label {most} occurs"
+        fits = (outputs == 1 and most < 2) if task is Task.BINARY else most < outputs
+        found = f"label {most} occurs"
     if not fits:
         raise DataError(
             f"{found}, but the model has {outputs} logits (task {task})",

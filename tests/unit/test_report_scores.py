@@ -69,7 +69,7 @@ def test_nothing_foreign_enters_the_page(tmp_path: Path) -> None:
         columns=["F1", "ROC AUC"],
         classes=[ClassRow(NASTY, 4, (0.9, None)), ClassRow("dog", 4, (0.8, 0.7))],
         ranked=[RankedClass(NASTY, False, 0.5, 0.5, [(0.0, 1.0), (1.0, 0.5)], [(0.0, 0.0), (1.0, 1.0)])],
-        worst=[WorstPicture(NASTY, NASTY, "dog", 0.1, 0.8, 2.3, b"\xff\xd8content")],
+        worst=[WorstPicture(NASTY, NASTY, "dog", 2.3, b"\xff\xd8content", 0.1, 0.8)],
     )
     write_scores_page(tmp_path / "page.html", page)
     source = (tmp_path / "page.html").read_text()
