@@ -31,6 +31,7 @@ BY_HAND = {"plain_cnn": catalog.Published(10, 286_560 + 896 + 16_512 + 1_290, 38
 ROUNDED = {
     **dict.fromkeys(("mobilenet_v1", "mobilenet_v2", "mcunet", "resnet8", "squeezenet"), 0.01),
     **dict.fromkeys(("mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "resnet34"), 0.02),
+    **dict.fromkeys(("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5"), 0.015),
     "mobilenet_v4_small": 0.05,
 }
 
