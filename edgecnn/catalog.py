@@ -230,9 +230,12 @@ def row(table: Mapping[Any, Row], name: str, what: str, error: type[EdgecnnError
 
 
 def model_row(name: str) -> ModelRow:
-    """The model's row; ``timm:<name>`` stands for every timm model. Raises ``ModelError``."""
+    """The model's row; ``timm:<name>`` and ``torchvision:<name>`` are models there. Raises ``ModelError``."""
     if name.startswith("timm:"):
         return ModelRow("edgecnn.models.timm_models:timm_model", f"timm model {name[5:]}", 224)
+    if name.startswith("torchvision:"):
+        found: ModelRow = load("edgecnn.models.torchvision_models:row")(name)
+        return found
     return row(MODELS, name, "model", ModelError)
 
 

@@ -43,7 +43,11 @@ def adaptive_avg_pool(builder: GraphBuilder, node: torch.fx.Node) -> None:
         kernel = [height // rows, width // columns]
         builder.emit(node, Op.AVG_POOL, (name,), {"kernel": kernel, "stride": kernel})
     else:
-        raise refused(node, f"adaptive pooling from {height}x{width} to {rows}x{columns}")
+        raise refused(
+            node,
+            f"adaptive pooling from {height}x{width} to {rows}x{columns}",
+            hint=f"choose an image size at which the map is {rows}x{columns}, as at the paper's, or a multiple of it",
+        )
 
 
 def avg_pool(builder: GraphBuilder, node: torch.fx.Node) -> None:

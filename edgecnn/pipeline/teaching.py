@@ -1,4 +1,4 @@
-"""A teacher by name: a bundle of this run, a bundle elsewhere, or a network of timm."""
+"""A teacher by name: a bundle of this run, a bundle elsewhere, or a network of timm or torchvision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from edgecnn.models import pretrained, zoo
 from edgecnn.pipeline.loading import load_module, preprocess_of
 from edgecnn.train.distill import Teacher
 
+FOREIGN = ("timm:", "torchvision:")
+
 
 @dataclass(frozen=True)
 class Named:
-    """Who teaches: a bundle's folder, or a timm model where ``folder`` is ``None``; ``identity`` says which weights."""
+    """Who teaches: a bundle's folder, or a foreign model where ``folder`` is ``None``; ``identity``: which weights."""
 
     name: str
     folder: Path | None
@@ -22,17 +24,18 @@ class Named:
 
 
 def find(name: str, run: Path, labels: tuple[str, ...]) -> Named:
-    """The teacher called ``name``: a bundle in ``run``, else a path to one, else ``timm:<model>``.
+    """The teacher called ``name``: a bundle in ``run``, else a path to one, else ``timm:<model>`` or
+    ``torchvision:<model>``.
 
     Raises UsageError where there is none or its classes are others, BundleError where it is damaged.
     """
-    if name.startswith("timm:"):
+    if name.startswith(FOREIGN):
         return Named(name, None, name)
     folder = next((path for path in (run / name, Path(name)) if (path / MANIFEST).is_file()), None)
     if folder is None:
         raise UsageError(
             f"there is no teacher {name!r}",
-            hint=f"name a bundle in {run}, the folder of one elsewhere, or timm:<model>",
+            hint=f"name a bundle in {run}, the folder of one elsewhere, timm:<model> or torchvision:<model>",
         )
     manifest = open_bundle(folder).manifest
     if tuple(manifest.labels) != labels:
@@ -45,17 +48,18 @@ def find(name: str, run: Path, labels: tuple[str, ...]) -> Named:
 
 
 def load(named: Named, num_classes: int, image_size: int) -> Teacher:
-    """The teacher with its weights. Raises BundleError for an int8 bundle, ModelError where timm's do not fit."""
+    """The teacher with its weights. Raises BundleError for an int8 bundle, ModelError where the weights do not fit."""
     if named.folder is not None:
         bundle = open_bundle(named.folder)
         return Teacher(load_module(bundle), preprocess_of(bundle))
+    source = named.name.partition(":")[0]
     spec = zoo.ModelSpec(named.name, num_classes, image_size)
     model = zoo.build(spec)
-    report = pretrained.load_pretrained(model, "timm", num_classes)
-    p = pretrained.pretrained_preprocess(spec, "timm")
+    report = pretrained.load_pretrained(model, source, num_classes)
+    p = pretrained.pretrained_preprocess(spec, source)
     if report.missing or p is None:
         raise UsageError(
             f"{named.name} was trained on other classes than these {num_classes}: it cannot teach them",
-            hint=f"fine-tune it first (edgecnn train --model {named.name} --pretrained timm) and name that bundle",
+            hint=f"fine-tune it first (edgecnn train --model {named.name} --pretrained {source}) and name that bundle",
         )
     return Teacher(model, p)

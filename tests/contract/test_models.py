@@ -22,7 +22,8 @@ from edgecnn.models.layers import find_classifier, layer_table, totals
 from edgecnn.models.zoo import ModelSpec, build
 
 TIMM = ("timm:tf_efficientnet_lite0", "timm:mobilenetv3_small_100") if importlib.util.find_spec("timm") else ()
-ROWS = (*catalog.MODELS, *TIMM)
+TORCHVISION = ("torchvision:mnasnet0_5",) if importlib.util.find_spec("torchvision") else ()
+ROWS = (*catalog.MODELS, *TIMM, *TORCHVISION)
 
 PUBLISHED = {name: row.published for name, row in catalog.MODELS.items() if row.published is not None}
 # Nobody's but edgecnn's own: the six convolutions, their batch norms and two dense layers, added up by hand.
