@@ -141,6 +141,41 @@ MODELS: dict[str, ModelRow] = {
         224,
         Published(1000, 1_235_496 + 2_944, 349e6 - 86e6),
     ),
+    **{
+        f"efficientnet_lite{number}": ModelRow(
+            "edgecnn.models.efficientnet_lite:efficientnet_lite",
+            "Tan 2019, arXiv:1905.11946 (Lite: TensorFlow TPU repository)",
+            size,
+            Published(1000, params, macs),
+        )
+        for number, (size, params, macs) in enumerate(
+            [
+                (224, 4_652_008, 407e6),
+                (240, 5_416_680, 631e6),
+                (260, 6_092_072, 899e6),
+                (280, 8_197_096, 1.44e9),
+                (300, 13_006_568, 2.64e9),
+            ]
+        )
+    },
+    "shufflenet_v2_x0_5": ModelRow(
+        "edgecnn.models.shufflenet_v2:shufflenet_v2_x0_5",
+        "Ma 2018, arXiv:1807.11164",
+        224,
+        Published(1000, 1_366_792, 41e6),
+    ),
+    "shufflenet_v2_x1_0": ModelRow(
+        "edgecnn.models.shufflenet_v2:shufflenet_v2_x1_0",
+        "Ma 2018, arXiv:1807.11164",
+        224,
+        Published(1000, 2_278_604, 146e6),
+    ),
+    "shufflenet_v2_x1_5": ModelRow(
+        "edgecnn.models.shufflenet_v2:shufflenet_v2_x1_5",
+        "Ma 2018, arXiv:1807.11164",
+        224,
+        Published(1000, 3_503_624, 299e6),
+    ),
     "plain_cnn": ModelRow("edgecnn.models.plain_cnn:plain_cnn", "LeCun 1998, doi:10.1109/5.726791 (pattern)", 32),
 }
 
@@ -195,9 +230,12 @@ def row(table: Mapping[Any, Row], name: str, what: str, error: type[EdgecnnError
 
 
 def model_row(name: str) -> ModelRow:
-    """The model's row; ``timm:<name>`` stands for every timm model. Raises ``ModelError``."""
+    """The model's row; ``timm:<name>`` and ``torchvision:<name>`` are models there. Raises ``ModelError``."""
     if name.startswith("timm:"):
         return ModelRow("edgecnn.models.timm_models:timm_model", f"timm model {name[5:]}", 224)
+    if name.startswith("torchvision:"):
+        found: ModelRow = load("edgecnn.models.torchvision_models:row")(name)
+        return found
     return row(MODELS, name, "model", ModelError)
 
 

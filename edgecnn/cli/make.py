@@ -20,7 +20,7 @@ Moved = Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the bun
 TRAIN_SET = "Any other setting of training: --set cutout=8 --set ema=0.99; --dry-run shows them all."
 STEP_SET = "Change a setting of the recipe: --set steps.0.epochs=5; --dry-run shows them all."
 SOURCE = "A folder (train/ val/ test/ or class folders), a .csv, .parquet or datasets folder, digits, torchvision:NAME."
-MODEL = f"{', '.join(catalog.MODELS)} or timm:NAME."
+MODEL = f"{', '.join(catalog.MODELS)} or timm:NAME, torchvision:NAME."
 
 
 def train(
@@ -35,10 +35,14 @@ def train(
     image_size: Annotated[int | None, typer.Option(min=8, help="Pixels (default: the paper's).")] = None,
     pretrained: Annotated[
         str | None,
-        typer.Option(help="Start from: timm, hf:ORG/NAME, pip:efficientnet-lite0, or a .safetensors or .pth file."),
+        typer.Option(
+            help="Start from: timm, torchvision, hf:ORG/NAME, pip:efficientnet-lite0, or a .safetensors or .pth file."
+        ),
     ] = None,
     transfer: Annotated[str, typer.Option(help="With --pretrained: full, two_stage or features.")] = "full",
-    teacher: Annotated[str | None, typer.Option(help="Learn the logits of this bundle too, or of timm:NAME.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Learn the logits of this bundle too, or of timm:NAME, torchvision:NAME.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Pictures per step.")] = 128,
     optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.1,

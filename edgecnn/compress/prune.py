@@ -23,7 +23,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -35,6 +35,19 @@ from edgecnn.models.layers import find_classifier, input_channels, run_once, tot
 from edgecnn.models.model_spec import round_channels
 
 Importance = Literal["group_magnitude", "random"]
+
+REGROUPED = "its channels are put into groups by a reshape, and nothing says which they are afterwards"
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A network whose channels keep their places between parts, as a channel shuffle wants: each is pruned inside."""
+
+    def parts(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What each part gives, computed from the images (N, 3, H, W) without a gradient from part to part."""
+
+    def fixed_layers(self) -> tuple[str, ...]:
+        """Paths of the layers whose outputs go from part to part."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,8 @@ def _kept_modules(model: nn.Module, keep: tuple[str, ...]) -> tuple[str, ...]:
     unknown = [path for path in keep if path not in paths]
     if unknown:
         raise UsageError(f"the network has no layer {', '.join(unknown)}", hint="the layer table lists their names")
-    return (find_classifier(model), *keep)
+    fixed = model.fixed_layers() if isinstance(model, InParts) else ()
+    return (find_classifier(model), *fixed, *keep)
 
 
 def _channels(model: nn.Module) -> int:
@@ -154,12 +168,13 @@ def _cut_on_a_copy(
         IndexError,
         AttributeError,
         AssertionError,
+        ZeroDivisionError,
         ModelError,
     ) as error:
-        reason = error.message if isinstance(error, ModelError) else str(error)
         raise ModelError(
-            f"{type(model).__name__} cannot be pruned: {reason}",
-            hint="convolutional networks can; attention layers and reshapes across channels cannot",
+            f"{type(model).__name__} cannot be pruned: {_reason(error)}",
+            hint="convolutional networks can; attention layers and reshapes across channels cannot, and a channel "
+            "shuffle only in edgecnn's own shufflenet_v2",
         ) from error
     if after != before:
         raise ModelError(
@@ -167,6 +182,20 @@ def _cut_on_a_copy(
         )
     channel_plan.apply(model, channel_plan.extract(trial))
     model.load_state_dict(trial.state_dict(), strict=True)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ZeroDivisionError):  # of Torch-Pruning, at a reshape where it expects a flattening
+        return REGROUPED
+    return error.message if isinstance(error, ModelError) else str(error)
+
+
+def _refuse_regrouped(graph: Any) -> None:
+    """Torch-Pruning takes a shuffle for nothing at all, and would cut other channels than it chose."""
+    for node in graph.module2node.values():
+        sizes = getattr(node.grad_fn, "_saved_self_sym_sizes", ())
+        if len(sizes) > 4 and "View" in node.grad_fn.name():
+            raise ModelError(REGROUPED, hint="leave pruning out")
 
 
 def _cut_groups(
@@ -181,7 +210,10 @@ def _cut_groups(
         # Free parameters (ConvNeXt's layer scale) are cut along their last axis: right for those, checked by running
         # the result.
         warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
-        graph = tp.DependencyGraph().build_dependency(model, example_inputs=image)
+        apart = (lambda _, images: model.parts(images)) if isinstance(model, InParts) else None
+        graph = tp.DependencyGraph().build_dependency(model, example_inputs=image, forward_fn=apart)
+    if apart is None:
+        _refuse_regrouped(graph)
     score = _scorer(tp, importance)
     ignored = [module for path in kept for module in model.get_submodule(path).modules()]
     cuts: list[tuple[nn.Module, Any, int, list[int]]] = []

@@ -20,7 +20,7 @@ WEIGHT_MAX = 127  # symmetric: -128 is not used, so negating a weight is always 
 LEVELS = INT8[1] - INT8[0]
 BIAS_MAX = 2**30  # leaves the int32 accumulator room for the products
 FINEST_STEP = 2.0**-24  # smallest multiplier from accumulator to output: XNNPACK refuses below 2^-32
-SHARING = (Op.FLATTEN, Op.MAX_POOL, Op.PAD, Op.AVG_POOL)  # output has the numbers of the input
+SHARING = (Op.FLATTEN, Op.MAX_POOL, Op.PAD, Op.AVG_POOL, Op.SLICE, Op.SHUFFLE)  # output has the numbers of the input
 UNIT = QParams(float(np.float32(1 / LEVELS)), INT8[0])  # [0, 1]
 SIGMOID = QParams(1 / 256, INT8[0])  # what TFLite's LOGISTIC demands
 

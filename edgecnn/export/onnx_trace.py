@@ -14,6 +14,8 @@ from edgecnn.catalog import require
 from edgecnn.export.lowering import graph_name
 from edgecnn.graph.ir import Array
 
+MOVES = ("Pad", "Slice", "Gather")  # written on the integers
+
 
 def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
     """Run images (N, H, W, C) uint8 through a file that :func:`edgecnn.export.onnx.render` wrote.
@@ -41,13 +43,13 @@ def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
 
 
 def _numbers(graph: Any) -> dict[str, tuple[Array, Array]]:
-    """Scale and zero point of every uint8 tensor: those its DequantizeLinear has, or those of its padded copy."""
+    """Scale and zero point of every uint8 tensor: those of its DequantizeLinear, or of what is moved out of it."""
     constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
     found: dict[str, tuple[Array, Array]] = {}
     for node in reversed(graph.node):
         if node.op_type == "DequantizeLinear" and node.input[0] not in constants:
             found[node.input[0]] = (constants[node.input[1]], constants[node.input[2]])
-        elif node.op_type == "Pad" and node.output[0] in found:
+        elif node.op_type in MOVES and node.output[0] in found:
             found[node.input[0]] = found[node.output[0]]
     return found
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgecnn.export.numbers import folds, pixel_qparams
 from edgecnn.export.tflite_builder import Quantization
+from edgecnn.export.tflite_moves import MOVES
 from edgecnn.export.tflite_ops import TFLiteWriter, channels_last, symmetric
 from edgecnn.graph.ir import Node, Op, QParams
 
@@ -133,36 +134,6 @@ def _pool_options(node: Node, padding: int, *, filters: bool = True) -> dict[str
     return options | ({"filterHeight": a["kernel"][0], "filterWidth": a["kernel"][1]} if filters else {})
 
 
-def emit_flatten(w: TFLiteWriter, node: Node) -> None:
-    """RESHAPE. A picture stays in (H, W, C) order when only linear layers read it: their columns are reordered."""
-    source, shape = w.index[node.inputs[0]], w.graph.node(node.inputs[0]).shape
-    readers = w.graph.consumers(node.name)
-    if len(node.shape) == 1 and shape[1:] != (1, 1) and len(shape) == 3:
-        if readers and node.name != w.graph.output and all(reader.op is Op.LINEAR for reader in readers):
-            w.flattened[node.name] = shape
-        else:
-            order = w.builder.constant(f"{node.name}/order", np.array([0, 3, 1, 2], np.int32))
-            numbers = w.quantization(node.inputs[0], w.ratio_in(node))
-            planes = w.builder.activation(f"{node.name}/planes", shape, w.dtype, numbers)
-            source = w.operator("TRANSPOSE", [source, order], planes, table="TransposeOptions")
-    target = np.array([-1, *channels_last(node.shape)], np.int32)
-    inputs = [source, w.builder.constant(f"{node.name}/shape", target)]
-    w.emit(node, "RESHAPE", inputs, {"newShape": target}, table="ReshapeOptions", ratio=w.ratio_in(node))
-
-
-def emit_concat(w: TFLiteWriter, node: Node) -> None:
-    """CONCATENATION along channels; int8 inputs with other numbers than the output's are requantized first."""
-    sources = [w.requantized(name, node) for name in node.inputs]
-    options = {"axis": len(node.shape)}
-    w.emit(node, "CONCATENATION", sources, options, table="ConcatenationOptions")
-
-
-def emit_pad(w: TFLiteWriter, node: Node) -> None:
-    """PAD with real zeros."""
-    w.index[node.name] = w.pad(node, node.name)
-    w.ratio[node.name] = w.ratio_in(node)
-
-
 def emit_clamp(w: TFLiteWriter, node: Node) -> None:
     """A clamp that no operator before it could take."""
     if w.graph.quantized:
@@ -252,9 +223,7 @@ EMITTERS: dict[Op, Callable[[TFLiteWriter, Node], None]] = {
     Op.MEAN: emit_mean,
     Op.MAX_POOL: emit_max_pool,
     Op.AVG_POOL: emit_avg_pool,
-    Op.FLATTEN: emit_flatten,
-    Op.CONCAT: emit_concat,
-    Op.PAD: emit_pad,
+    **MOVES,
     Op.CLAMP: emit_clamp,
     Op.AFFINE: emit_affine,
     # Only float graphs still have these: see lowering.

@@ -12,7 +12,7 @@ The int8 numbers of a network have to be decided once and mean the same in every
    memory) comes before it.
 3. *Capture the network into a small representation and write each format from it.* Chosen.
 
-An image classifier needs some seventeen operators, so a format's writer is a table of as many short functions. In
+An image classifier needs some twenty operators, so a format's writer is a table of as many short functions. In
 return:
 
 * a tensor has one name in all formats **by construction**: the path of the torch module that computes it;
@@ -27,7 +27,8 @@ return:
 The price: an operator outside the table is refused, by name and module, when the model is captured.
 
     ir          the node, the graph and its numbers
-    capture     torch module -> graph, through torch.export (builder: names and weights; aten: a rule per operator)
+    capture     torch module -> graph, through torch.export (builder: names and weights; aten, aten_moves: a rule per
+                operator; fx: what the rules ask a torch node)
     simplify    passes graph -> graph
     real        what each operator computes in float32
     integer     what each operator computes in int8: the specification

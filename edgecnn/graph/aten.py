@@ -1,30 +1,22 @@
 """What each operator of a torch.export graph means in the IR: one small function per operator, one table.
 
 A rule gets the builder and the torch node and adds nodes or an alias. In-place variants (``relu_``) share the rule of
-the plain one; the caller takes care of the overwriting.
+the plain one; the caller takes care of the overwriting. What pools, moves or regroups values without computing
+anything of its own is in :mod:`edgecnn.graph.aten_moves`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
 
-from edgecnn.errors import ModelError
-from edgecnn.graph.builder import GraphBuilder, module_path, value_shape
+from edgecnn.graph.aten_moves import MOVES
+from edgecnn.graph.builder import GraphBuilder, value_shape
+from edgecnn.graph.fx import Rule, arguments, pair, refused
 from edgecnn.graph.ir import Array, Op
-
-Rule = Callable[[GraphBuilder, torch.fx.Node], None]
-
-
-def arguments(node: torch.fx.Node) -> dict[str, Any]:
-    """Arguments of a torch node by name, defaults filled in."""
-    schema = cast(torch._ops.OpOverload, node.target)._schema
-    values = {arg.name: arg.default_value for arg in schema.arguments if arg.has_default_value()}
-    values |= dict(zip((arg.name for arg in schema.arguments), node.args, strict=False))
-    return values | dict(node.kwargs)
 
 
 def conv(builder: GraphBuilder, node: torch.fx.Node) -> None:
@@ -154,117 +146,6 @@ def _affine(builder: GraphBuilder, node: torch.fx.Node, tensor: object, factor: 
     builder.emit(node, Op.AFFINE, (builder.tensor(tensor),), attrs)
 
 
-def mean(builder: GraphBuilder, node: torch.fx.Node) -> None:
-    """``aten.mean.dim`` over height and width, with or without keepdim."""
-    args = arguments(node)
-    name = builder.tensor(args["self"])
-    shape = builder.shape(name)
-    if len(shape) != 3 or sorted(dim % 4 for dim in args["dim"]) != [2, 3]:
-        raise refused(node, f"a mean of shape {shape} over dimensions {args['dim']}")
-    pooled = builder.emit(node, Op.MEAN, (name,), shape=(shape[0], 1, 1))
-    if not args["keepdim"]:
-        builder.emit(node, Op.FLATTEN, (pooled,))
-
-
-def adaptive_avg_pool(builder: GraphBuilder, node: torch.fx.Node) -> None:
-    """To 1x1: a global mean. To a divisor of the size: a plain average pooling. To the same size: nothing."""
-    args = arguments(node)
-    name = builder.tensor(args["self"])
-    (height, width), (rows, columns) = builder.shape(name)[1:], value_shape(node)[1:]
-    if (rows, columns) == (1, 1):
-        builder.emit(node, Op.MEAN, (name,))
-    elif (rows, columns) == (height, width):
-        builder.alias(node, name)
-    elif height % rows == 0 and width % columns == 0:
-        kernel = [height // rows, width // columns]
-        builder.emit(node, Op.AVG_POOL, (name,), {"kernel": kernel, "stride": kernel})
-    else:
-        raise refused(node, f"adaptive pooling from {height}x{width} to {rows}x{columns}")
-
-
-def avg_pool(builder: GraphBuilder, node: torch.fx.Node) -> None:
-    """``aten.avg_pool2d``; padded zeros must count, as they do by default."""
-    args = arguments(node)
-    name, kernel, padding = builder.tensor(args["self"]), pair(args["kernel_size"]), pair(args["padding"])
-    stride = pair(args["stride"]) if args["stride"] else kernel
-    if args["ceil_mode"] or args["divisor_override"] or (any(padding) and not args["count_include_pad"]):
-        raise refused(node, "average pooling with ceil_mode, a divisor or uncounted padding")
-    if any(padding):
-        channels, height, width = builder.shape(name)
-        shape = (channels, height + 2 * padding[0], width + 2 * padding[1])
-        name = builder.emit(node, Op.PAD, (name,), {"padding": padding * 2}, shape=shape)
-    builder.emit(node, Op.AVG_POOL, (name,), {"kernel": kernel, "stride": stride})
-
-
-def max_pool(builder: GraphBuilder, node: torch.fx.Node) -> None:
-    """``aten.max_pool2d`` without dilation."""
-    args = arguments(node)
-    kernel = pair(args["kernel_size"])
-    if args["ceil_mode"] or pair(args["dilation"]) != [1, 1]:
-        raise refused(node, "max pooling with ceil_mode or dilation")
-    stride = pair(args["stride"]) if args["stride"] else kernel
-    attrs = {"kernel": kernel, "stride": stride, "padding": pair(args["padding"]) * 2}
-    builder.emit(node, Op.MAX_POOL, (builder.tensor(args["self"]),), attrs)
-
-
-def pad(builder: GraphBuilder, node: torch.fx.Node) -> None:
-    """``aten.pad`` with zeros around height and width (torch lists left, right, top, bottom)."""
-    args = arguments(node)
-    sides = [int(side) for side in args["pad"]]
-    if args["mode"] != "constant" or (args["value"] or 0.0) != 0.0 or len(sides) not in (2, 4) or min(sides) < 0:
-        raise refused(node, f"padding {sides} with mode {args['mode']} and value {args['value']}")
-    left, right, top, bottom = [*sides, 0, 0][:4]
-    name = builder.tensor(args["self"])
-    if not any(sides):
-        return builder.alias(node, name)
-    builder.emit(node, Op.PAD, (name,), {"padding": [top, left, bottom, right]})
-
-
-def reshape(builder: GraphBuilder, node: torch.fx.Node) -> None:
-    """Anything that only changes the shape: to a vector it is a FLATTEN, to the same shape it is nothing."""
-    name = builder.tensor(node.args[0])
-    shape = value_shape(node)
-    if shape == builder.shape(name):
-        builder.alias(node, name)
-    elif len(shape) == 1:
-        builder.emit(node, Op.FLATTEN, (name,))
-    else:
-        raise refused(node, f"a change of shape from {builder.shape(name)} to {shape}")
-
-
-def concat(builder: GraphBuilder, node: torch.fx.Node) -> None:
-    """``aten.cat`` along channels."""
-    args = arguments(node)
-    names = tuple(builder.tensor(value) for value in args["tensors"])
-    rank = len(value_shape(node)) + 1
-    if args["dim"] % rank != 1:
-        raise refused(node, f"concatenation along dimension {args['dim']}")
-    builder.emit(node, Op.CONCAT, names)
-
-
-def identity(builder: GraphBuilder, node: torch.fx.Node) -> None:
-    """What changes nothing in evaluation."""
-    args = arguments(node)
-    if args.get("train"):
-        raise refused(node, "dropout in training mode")
-    builder.alias(node, builder.tensor(node.args[0]))
-
-
-def pair(value: int | Sequence[int]) -> list[int]:
-    """``[height, width]`` from one number or two."""
-    values = [value] if isinstance(value, int) else [int(item) for item in value]
-    return values * 2 if len(values) == 1 else values
-
-
-def refused(node: torch.fx.Node, what: str) -> ModelError:
-    """The error for something the IR has no counterpart for."""
-    place = f"module '{module_path(node)}'" if module_path(node) else "the model's own forward"
-    kinds = ", ".join(sorted({name.split(".")[1] for name in RULES}))
-    return ModelError(
-        f"{what} ({node.target} in {place}) has no counterpart", hint=f"supported torch operators: {kinds}"
-    )
-
-
 def _with_bias(weight: Array, bias: Array | None) -> dict[str, Array]:
     return {"weight": weight, "bias": np.zeros(len(weight), np.float32) if bias is None else bias}
 
@@ -288,22 +169,5 @@ RULES: dict[str, Rule] = {
     "aten.mul.Tensor": mul,
     "aten.div.Tensor": div,
     "aten.sub.Tensor": sub,
-    "aten.mean.dim": mean,
-    "aten.adaptive_avg_pool2d.default": adaptive_avg_pool,
-    "aten.avg_pool2d.default": avg_pool,
-    "aten.max_pool2d.default": max_pool,
-    "aten.pad.default": pad,
-    "aten.flatten.using_ints": reshape,
-    "aten.view.default": reshape,
-    "aten.reshape.default": reshape,
-    "aten.squeeze.dims": reshape,
-    "aten.squeeze.dim": reshape,
-    "aten.cat.default": concat,
-    "aten.dropout.default": identity,
-    "aten.feature_dropout.default": identity,
-    "aten.contiguous.default": identity,
-    "aten.clone.default": identity,
-    "aten.detach.default": identity,
-    "aten.alias.default": identity,
-    "aten.to.dtype": identity,
+    **MOVES,
 }

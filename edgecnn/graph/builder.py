@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,15 @@ IMAGE = "image"
 NORMALIZE = "normalize"
 
 
+@dataclass(frozen=True)
+class Grouped:
+    """A tensor (C, H, W) seen as (groups, C / groups, H, W), or, ``swapped``, as (C / groups, groups, H, W)."""
+
+    tensor: str
+    groups: int
+    swapped: bool = False
+
+
 class GraphBuilder:
     """Grows a list of nodes; knows which tensor of ours each value of the torch graph has become."""
 
@@ -25,6 +35,8 @@ class GraphBuilder:
         self._names: dict[torch.fx.Node, str] = {}
         self._nodes: dict[str, Node] = {}
         self._weights: dict[str, Array] = {}
+        self.grouped: dict[torch.fx.Node, Grouped] = {}
+        self.parts: dict[torch.fx.Node, list[tuple[str, int, int]]] = {}  # of a split: tensor, first channel, end
 
     def start(self, image_size: int, preprocess: Preprocess) -> str:
         """Add the input and, where the input's scale cannot hold the normalization, a 1x1 convolution that does it."""
@@ -79,6 +91,11 @@ class GraphBuilder:
         """The name of our tensor for a value of the torch graph."""
         if isinstance(value, torch.fx.Node) and value in self._names:
             return self._names[value]
+        if value in self.grouped or value in self.parts:
+            raise ModelError(
+                f"{value}, whose channels are in groups or parts, is read as a whole",
+                hint="channels may be split, taken apart and shuffled, but nothing is computed in between",
+            )
         raise ModelError(
             f"{value} is not computed from the picture", hint="only the picture may be an input of the model"
         )
@@ -96,6 +113,10 @@ class GraphBuilder:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without the batch dimension."""
         return self._nodes[name].shape
+
+    def op(self, name: str) -> Op:
+        """What computes a tensor."""
+        return self._nodes[name].op
 
     def fresh_name(self, source: torch.fx.Node, op: Op) -> str:
         """Path of the module that computes ``source``, plus the operator's name where that module holds others."""

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from edgecnn.errors import ModelError
-from edgecnn.graph.aten import RULES, refused
+from edgecnn.graph.aten import RULES
 from edgecnn.graph.builder import GraphBuilder
-from edgecnn.graph.ir import Graph
+from edgecnn.graph.fx import refused
+from edgecnn.graph.ir import Graph, Op
 from edgecnn.graph.simplify import simplify
 from edgecnn.spec import Preprocess
 
@@ -40,6 +41,7 @@ def capture(model: nn.Module, image_size: int, p: Preprocess) -> Graph:
 
 def translate(exported: torch.export.ExportedProgram, image_size: int, p: Preprocess) -> Graph:
     """The exported program node by node, nothing fused yet."""
+    _refuse_unknown(exported)
     leaves = _leaf_modules(exported)
     builder = GraphBuilder(_constants(exported), leaves)
     picture = exported.graph_signature.user_inputs[0]
@@ -54,14 +56,30 @@ def translate(exported: torch.export.ExportedProgram, image_size: int, p: Prepro
     return builder.finish(result)
 
 
-def _translate_call(builder: GraphBuilder, node: torch.fx.Node) -> None:
+def _refuse_unknown(exported: torch.export.ExportedProgram) -> None:
+    """Raise ModelError where operators have no rule: the first, with its module, and which others."""
+    unknown: dict[str, torch.fx.Node] = {}
+    for node in exported.graph.nodes:
+        if node.op == "call_function" and _rule_name(node)[0] not in RULES:
+            unknown.setdefault(str(node.target).rpartition(".")[0], node)
+    if unknown:
+        first, *others = unknown
+        also = f" (and {', '.join(others)})" if others else ""
+        raise refused(unknown[first], f"operator {first}{also}")
+
+
+def _rule_name(node: torch.fx.Node) -> tuple[str, bool]:
+    """The name of the node's rule, and whether the operator works in place."""
     packet, _, overload = str(node.target).rpartition(".")
-    in_place = packet.endswith("_")
-    rule = RULES.get(f"{packet.removesuffix('_')}.{overload}")
-    if rule is None:
-        raise refused(node, f"operator {node.target}")
+    return (f"{packet.removesuffix('_')}.{overload}" if packet else overload), packet.endswith("_")
+
+
+def _translate_call(builder: GraphBuilder, node: torch.fx.Node) -> None:
+    name, in_place = _rule_name(node)
     before = builder.tensor(node.args[0]) if in_place else ""
-    rule(builder, node)
+    if in_place and builder.op(before) is Op.SLICE:
+        raise refused(node, "an operator that changes some channels of a tensor in place", hint="use inplace=False")
+    RULES[name](builder, node)
     if in_place:
         builder.overwrite(before, builder.tensor(node))
 

@@ -11,7 +11,8 @@ Tensors hold the int8 values as float32 (whole numbers). With ``real = scale * (
 * AFFINE: ``v = (q - zp_in) * (scale_in * factor / scale_out) + offset / scale_out``.
 * SIGMOID, SILU, HARD_SIGMOID, HARD_SWISH: one lookup among 256 values, each dequantized, computed in float64,
   quantized.
-* MAX_POOL, FLATTEN, PAD keep the numbers of their input. CONCAT and CLAMP requantize where scale or zero point differ.
+* MAX_POOL, FLATTEN, PAD, SLICE, SHUFFLE keep the numbers of their input. CONCAT and CLAMP requantize where scale or
+  zero point differ.
 
 Sums are computed in float32 where the largest possible one stays below 2^24, so every partial sum is exact in any
 order, and in two halves or float64 otherwise. This is the arithmetic of ONNX Runtime's and XNNPACK's int8 kernels
@@ -245,6 +246,8 @@ _RULES: dict[Op, Callable[[Graph, Node], Kernel]] = {
     Op.AFFINE: _affine,
     Op.MAX_POOL: _moved(real.max_pool),
     Op.FLATTEN: _moved(lambda node, x: x.flatten(1)),
+    Op.SLICE: _moved(real.pick),
+    Op.SHUFFLE: _moved(real.shuffle),
     Op.PAD: _moved(lambda node, x: real.pad_zeros(x, node.attrs["padding"])),
     Op.CONCAT: _moved(_concat),
     Op.CLAMP: _moved(lambda node, x: x),

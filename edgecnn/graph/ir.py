@@ -35,6 +35,8 @@ class Op(StrEnum):
     AVG_POOL = "avg_pool"  # kernel, stride; unpadded
     FLATTEN = "flatten"  # (C, H, W) -> (C * H * W,)
     CONCAT = "concat"  # any number of inputs, along channels
+    SLICE = "slice"  # start, stop: channels start ... stop - 1
+    SHUFFLE = "shuffle"  # groups: channel g * (C / groups) + i goes to i * groups + g
     PAD = "pad"  # padding: zeros around H and W
     CLAMP = "clamp"  # clamp
     AFFINE = "affine"  # scalars: clamp(factor * x + offset)

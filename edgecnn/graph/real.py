@@ -45,6 +45,17 @@ def max_pool(node: Node, x: Tensor) -> Tensor:
     return F.max_pool2d(x, node.attrs["kernel"], node.attrs["stride"])
 
 
+def shuffle(node: Node, x: Tensor) -> Tensor:
+    """The channels dealt out: the first of every group, then the second of every group, ... Works in any dtype."""
+    groups = node.attrs["groups"]
+    return x.reshape(len(x), groups, -1, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
+
+
+def pick(node: Node, x: Tensor) -> Tensor:
+    """The channels of a SLICE node."""
+    return x[:, node.attrs["start"] : node.attrs["stop"]]
+
+
 def _conv(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
     return _clamp(node, convolve(node, inputs[0], weight, bias))
@@ -83,6 +94,8 @@ _RULES: dict[Op, Callable[[Node, Sequence[Tensor], Tensor | None, Tensor | None]
     Op.AVG_POOL: _simple(lambda node, x: F.avg_pool2d(x, node.attrs["kernel"], node.attrs["stride"])),
     Op.FLATTEN: _simple(lambda node, x: x.flatten(1)),
     Op.CONCAT: _simple(_concat),
+    Op.SLICE: _simple(pick),
+    Op.SHUFFLE: _simple(shuffle),
     Op.PAD: _simple(lambda node, x: pad_zeros(x, node.attrs["padding"])),
     Op.CLAMP: _simple(lambda node, x: x),
     Op.AFFINE: _simple(lambda node, x: x * node.attrs["factor"] + node.attrs["offset"]),

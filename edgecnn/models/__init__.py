@@ -7,7 +7,8 @@ Decisions taken here:
   the catalog, so a new network is one file and one row.
 * Our own networks are written after the paper, cited with its table; module names say what a layer does
   (``blocks.3.project.conv``), and tensors stand in the order of execution, so foreign weights of the same network
-  load by order with every shape checked (``pretrained.py``). ``timm:<name>`` is any network of timm.
+  load by order with every shape checked (``pretrained.py``). ``timm:<name>`` is any network of timm,
+  ``torchvision:<name>`` any classifier of torchvision.
 * Images of at most 64 px get reduced early strides (``model_spec.plan_strides``), unless strides are given.
 * ``layers.py`` counts parameters and multiply-adds, the papers' way: convolutions and linear layers only. It is the
   only counter in the package, so figures before and after compression compare.

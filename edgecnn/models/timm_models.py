@@ -25,7 +25,7 @@ def timm_model(spec: ModelSpec) -> nn.Module:
     Raises ModelError for a name timm does not have, or an option of edgecnn's own networks; MissingPackageError
     without timm.
     """
-    _refuse_foreign_options(spec)
+    refuse_foreign_options(spec)
     name = known_name(spec.name)
     options: dict[str, Any] = {}
     if spec.channels != 3:
@@ -94,14 +94,14 @@ def preprocess(spec: ModelSpec) -> Preprocess:
     )
 
 
-def _refuse_foreign_options(spec: ModelSpec) -> None:
-    """timm's names carry their widths and strides; anything else would be silently ignored."""
+def refuse_foreign_options(spec: ModelSpec) -> None:
+    """Raise ModelError on options that a foreign network would silently ignore: its name carries width and strides."""
     given = [key for key in ("stem_stride", "strides", "stages", "head") if getattr(spec, key) is not None]
     given += ["width"] if spec.width != 1.0 else []
     if given:
         raise ModelError(
             f"{spec.name} does not take {', '.join(given)}",
-            hint="choose a timm model of that width, or one of edgecnn's own networks",
+            hint="choose a model of that width, or one of edgecnn's own networks",
         )
 
 

@@ -17,7 +17,7 @@ __all__ = ["ModelSpec", "build", "named", "names"]
 
 
 def names() -> tuple[str, ...]:
-    """The networks that are edgecnn's own; ``timm:<any timm model>`` is the other way to name one."""
+    """The networks that are edgecnn's own; ``timm:<name>`` and ``torchvision:<name>`` name others."""
     return tuple(catalog.MODELS)
 
 

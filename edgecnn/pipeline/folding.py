@@ -22,6 +22,7 @@ from edgecnn.bundle import Bundle, dump_json, write_atomically
 from edgecnn.data.source import FOLD_VAL_SHARE, name_fold, parse_fold, place_of
 from edgecnn.errors import UsageError
 from edgecnn.pipeline.context import Context, opened
+from edgecnn.pipeline.teaching import FOREIGN
 from edgecnn.pipeline.training import train
 from edgecnn.recipe import Recipe
 from edgecnn.spec import RIGHT, Interval, Task
@@ -120,7 +121,7 @@ def _training_of(recipe: Recipe) -> TrainStep:
     (step, *others) = recipe.steps
     if others or not isinstance(step, TrainStep):
         raise UsageError("only a training can be cross-validated", hint="leave --folds out, or all steps but train")
-    if step.teacher is not None and not step.teacher.startswith("timm:"):
+    if step.teacher is not None and not step.teacher.startswith(FOREIGN):
         raise UsageError(
             f"the teacher {step.teacher} was trained on pictures that the folds test on",
             hint="cross-validate without it, or train a teacher for each fold: edgecnn train 'DATA#fold=1/5'",

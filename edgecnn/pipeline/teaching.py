@@ -1,4 +1,4 @@
-"""A teacher by name: a bundle of this run, a bundle elsewhere, or a network of timm."""
+"""A teacher by name: a bundle of this run, a bundle elsewhere, or a network of timm or torchvision."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from edgecnn.spec import Task
 from edgecnn.steps import TrainStep
 from edgecnn.train.distill import Teacher
 
+FOREIGN = ("timm:", "torchvision:")
+
 
 @dataclass(frozen=True)
 class Named:
-    """Who teaches: a bundle's folder, or a timm model where ``folder`` is ``None``; ``identity`` says which weights."""
+    """Who teaches: a bundle's folder, or a foreign model where ``folder`` is ``None``; ``identity``: which weights."""
 
     name: str
     folder: Path | None
@@ -24,12 +26,13 @@ class Named:
 
 
 def find(name: str, run: Path, labels: tuple[str, ...], task: Task = Task.MULTI_CLASS) -> Named:
-    """The teacher called ``name``: a bundle in ``run``, else a path to one, else ``timm:<model>``.
+    """The teacher called ``name``: a bundle in ``run``, else a path to one, else ``timm:<model>`` or
+    ``torchvision:<model>``.
 
     Two classes may be taught by a network with one logit or with two; several labels only by one of several labels.
     Raises UsageError where there is none or its classes or task are others, BundleError where it is damaged.
     """
-    if name.startswith("timm:"):
+    if name.startswith(FOREIGN):
         if task is not Task.MULTI_CLASS:
             raise UsageError(f"{name} has classes of its own: it cannot teach the task {task}", hint="name a bundle")
         return Named(name, None, name)
@@ -37,7 +40,7 @@ def find(name: str, run: Path, labels: tuple[str, ...], task: Task = Task.MULTI_
     if folder is None:
         raise UsageError(
             f"there is no teacher {name!r}",
-            hint=f"name a bundle in {run}, the folder of one elsewhere, or timm:<model>",
+            hint=f"name a bundle in {run}, the folder of one elsewhere, timm:<model> or torchvision:<model>",
         )
     bundle = open_bundle(folder)
     manifest = bundle.manifest
@@ -69,17 +72,18 @@ def find_for(step: TrainStep, run: Path, labels: tuple[str, ...]) -> Named | Non
 
 
 def load(named: Named, num_classes: int, image_size: int) -> Teacher:
-    """The teacher with its weights. Raises BundleError for an int8 bundle, ModelError where timm's do not fit."""
+    """The teacher with its weights. Raises BundleError for an int8 bundle, ModelError where the weights do not fit."""
     if named.folder is not None:
         bundle = open_bundle(named.folder)
         return Teacher(load_module(bundle), preprocess_of(bundle), bundle.task)
+    source = named.name.partition(":")[0]
     spec = zoo.ModelSpec(named.name, num_classes, image_size)
     model = zoo.build(spec)
-    report = pretrained.load_pretrained(model, "timm", num_classes)
-    p = pretrained.pretrained_preprocess(spec, "timm")
+    report = pretrained.load_pretrained(model, source, num_classes)
+    p = pretrained.pretrained_preprocess(spec, source)
     if report.missing or p is None:
         raise UsageError(
             f"{named.name} was trained on other classes than these {num_classes}: it cannot teach them",
-            hint=f"fine-tune it first (edgecnn train --model {named.name} --pretrained timm) and name that bundle",
+            hint=f"fine-tune it first (edgecnn train --model {named.name} --pretrained {source}) and name that bundle",
         )
     return Teacher(model, p)

@@ -92,6 +92,9 @@ class Maker:
         channels = sum(self.shape(source)[0] for source in sources)
         return self.add(Op.CONCAT, list(sources), (channels, *self.shape(sources[0])[1:]))
 
+    def slice(self, source: str, start: int, stop: int) -> str:
+        return self.add(Op.SLICE, [source], (stop - start, *self.shape(source)[1:]), start=start, stop=stop)
+
     def classify(self, source: str, classes: int = 5) -> Graph:
         """Flatten (and average first, if that is large) and a linear layer: a whole classifier."""
         return self.finish(self.linear(self.flatten(source), classes))
@@ -200,6 +203,26 @@ def _concat(m: Maker) -> Graph:
     return m.classify(m.concat(m.conv(x, 4, (1, 1)), m.conv(x, 3, (1, 1), clamp=RELU), m.same(Op.SIGMOID, x)))
 
 
+def _channel_shuffle_unit(m: Maker) -> Graph:
+    """ShuffleNetV2's: half of the channels pass, half are worked on, and both are shuffled; twice."""
+    x = _stem(m, RELU)
+    for _ in range(2):
+        worked = m.conv(m.slice(x, 4, 8), 4, (1, 1), clamp=RELU)
+        x = m.same(Op.SHUFFLE, m.concat(m.slice(x, 0, 4), worked), groups=2)
+    return m.classify(m.mean(x))
+
+
+def _slice_after_hard_swish(m: Maker) -> Graph:
+    """Parts of a tensor with another declared scale."""
+    x = m.same(Op.HARD_SWISH, _stem(m))
+    return m.classify(m.same(Op.ADD, m.same(Op.SHUFFLE, m.slice(x, 2, 8), groups=3), m.slice(x, 0, 6)))
+
+
+def _slice_of_a_vector(m: Maker) -> Graph:
+    hidden = m.linear(m.flatten(m.mean(_stem(m))), 9)
+    return m.finish(m.linear(m.same(Op.SHUFFLE, m.slice(hidden, 1, 7), groups=2), 5))
+
+
 def _per_channel_normalization(m: Maker) -> Graph:
     node = Node(m.input, Op.INPUT, (), m.nodes[0].shape, {"mean": [0.0] * 3, "std": [1.0] * 3})
     m.nodes[0] = node
@@ -237,6 +260,12 @@ GRAPHS: dict[str, Callable[[Maker], Graph]] = {
     "flatten": _big_flatten,
     "flatten_read_by_others": _flatten_read_by_others,
     "concat": _concat,
+    "slice": lambda m: m.classify(m.slice(_stem(m), 3, 7)),
+    "shuffle": lambda m: m.classify(m.same(Op.SHUFFLE, m.conv(_stem(m), 6), groups=3)),
+    "channel_shuffle_unit": _channel_shuffle_unit,
+    "slice_after_hard_swish": _slice_after_hard_swish,
+    "slice_of_a_vector": _slice_of_a_vector,
+    "max_pool_ceil": lambda m: m.classify(m.pool(Op.MAX_POOL, _stem(m), (3, 3), (2, 2), (0, 0, 1, 1))),
     "pad": lambda m: m.classify(m.pad(_stem(m), (1, 2, 0, 1))),
     "clamp": lambda m: m.classify(m.same(Op.CLAMP, _stem(m), clamp=[-0.4, 0.6])),
     "clamp_relu": lambda m: m.classify(m.same(Op.CLAMP, _stem(m), clamp=RELU)),

@@ -34,8 +34,10 @@ def test_unknown_names_get_the_closest_and_all() -> None:
         catalog.row(catalog.FORMATS, "xyz", "format")
 
 
-def test_any_timm_name_has_a_row() -> None:
+def test_any_foreign_name_has_a_row() -> None:
     assert "resnet18" in catalog.model_row("timm:resnet18").paper
+    pytest.importorskip("torchvision")
+    assert "1409.1556" in catalog.model_row("torchvision:vgg16").paper
 
 
 def test_a_missing_package_is_told_with_the_extra() -> None:

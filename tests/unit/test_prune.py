@@ -10,6 +10,7 @@ from torch import nn
 
 from edgecnn.compress.prune import channels_to_keep, prune
 from edgecnn.errors import ModelError, UsageError
+from edgecnn.models import channel_plan
 from edgecnn.models.layers import totals
 from edgecnn.models.zoo import ModelSpec, build
 
@@ -173,3 +174,23 @@ def test_keeping_what_is_not_there() -> None:
 def test_an_importance_that_does_not_exist() -> None:
     with pytest.raises(UsageError, match="vibes"):
         prune(small_v2(), 32, 0.5, importance="vibes")  # type: ignore[arg-type]
+
+
+def test_a_shuffle_that_cannot_be_followed_is_refused_in_words() -> None:
+    class Shuffled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            mixed = x.view(len(x), 2, x.shape[1] // 2, 4, 4).transpose(1, 2).reshape(x.shape)
+            return self.last(mixed).mean((2, 3))
+
+    theirs = pytest.importorskip("torchvision.models").shufflenet_v2_x0_5(weights=None).eval()
+    for model, size in ((Shuffled().eval(), 4), (theirs, 32)):
+        before = channel_plan.extract(model)
+        with pytest.raises(ModelError, match="into groups by a reshape") as caught:
+            prune(model, size, 0.5)
+        assert "shufflenet_v2" in caught.value.hint
+        assert channel_plan.extract(model) == before

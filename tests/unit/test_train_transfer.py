@@ -63,7 +63,7 @@ def test_the_head_is_the_classifier_afterwards() -> None:
     top1 = (predict_logits(model, VAL.images, P).argmax(1) == VAL.labels).mean()
     assert top1 == pytest.approx(head.val_score)
     again = fit_head(features, TRAIN.labels, (seen, VAL.labels), 2, "logistic", refit=True)
-    assert (again.val_score, again.strength) == (head.val_top1, head.strength)
+    assert (again.val_score, again.strength) == (head.val_score, head.strength)
     assert not np.allclose(again.weight, head.weight)
 
 
