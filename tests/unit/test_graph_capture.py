@@ -204,7 +204,6 @@ def test_names_are_unique_and_say_the_operator_where_a_composite_module_computes
         (lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), "average pooling"),
         (lambda x: F.pad(x, (1, 1, 1, 1), value=2.0), "padding"),
         (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "padding"),
-        (lambda x: F.adaptive_avg_pool2d(x, 5), "adaptive pooling from 12x12 to 5x5"),
         (lambda x: x / x.mean((2, 3), keepdim=True), "division by a tensor"),
         (lambda x: x.mean(2), "a mean"),
         (lambda x: x + x[:, 1], "select"),
@@ -214,6 +213,12 @@ def test_refusals_name_the_operator_and_what_is_supported(function: Any, message
     with pytest.raises(ModelError, match=message) as caught:
         capture(Lambda(function), 12, UNIFORM)
     assert "conv2d" in str(caught.value)
+
+
+def test_adaptive_pooling_that_does_not_divide_the_map_is_refused_with_the_sizes_that_would() -> None:
+    with pytest.raises(ModelError, match="adaptive pooling from 12x12 to 5x5") as caught:
+        capture(Lambda(lambda x: F.adaptive_avg_pool2d(x, 5)), 12, UNIFORM)
+    assert "multiple of it" in str(caught.value)
 
 
 def test_a_model_that_cannot_be_exported() -> None:

@@ -92,7 +92,7 @@ def test_totals_are_the_published_ones(name: str) -> None:
 
 
 def test_dropout_activation_and_size_reach_torchvision() -> None:
-    model = build(ModelSpec("torchvision:mnasnet0_5", 3, 64, dropout=0.4, activation="silu"))
+    model = build(ModelSpec("torchvision:mobilenet_v2", 3, 64, dropout=0.4, activation="silu"))
     assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.4}
     assert not any(isinstance(module, nn.ReLU) for module in model.modules())
     with pytest.raises(ModelError, match="97 px"):
@@ -157,3 +157,9 @@ def test_pictures_for_googlenets_weights_are_what_its_own_transformation_makes_o
 
 def test_it_can_teach(tmp_path: object) -> None:
     assert find("torchvision:alexnet", tmp_path, ()).folder is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("spec", "words"), [(("mnasnet0_5", 3), "read back from a bundle"), (("alexnet", 1), "three")])
+def test_what_no_bundle_could_hold_is_refused(spec: tuple[str, int], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        build(ModelSpec(f"torchvision:{spec[0]}", 3, 64, channels=spec[1]))
