@@ -1,8 +1,9 @@
 """What a training step means on its pictures: its task, and whether they are streamed.
 
-Streamed ones are decoded in every epoch anew, because no cache would hold them decoded. It is the train split that is. Val and test are decoded once, into memory or a mapped file, as always; so that
-this ends for a set of any size, they have at most as many pictures as take a quarter of that cache each. Mean and std
-are those of ``stream.SAMPLE`` pictures of train.
+Streamed ones are decoded in every epoch anew, because no cache would hold them decoded. It is the train split that is.
+Val and test are decoded once, into memory or a mapped file, as always; so that this ends for a set of any size, they
+have at most as many pictures as take a quarter of that cache each. Mean and std are those of ``stream.SAMPLE`` pictures
+of train.
 """
 
 from __future__ import annotations
