@@ -1,10 +1,9 @@
 """What a training step means on its pictures: its task, and whether they are streamed.
 
-Streamed ones are decoded in every epoch anew, where no cache holds them decoded.
-
-What is streamed is the train split. Val and test are decoded once, into memory or a mapped file, as always; so that
-this ends for a set of any size, they have at most as many pictures as take a quarter of that cache each. Mean and std
-are those of ``stream.SAMPLE`` pictures of train.
+Streamed ones are decoded in every epoch anew, because no cache would hold them decoded. It is the train split that is.
+Val and test are decoded once, into memory or a mapped file, as always; so that this ends for a set of any size, they
+have at most as many pictures as take a quarter of that cache each. Mean and std are those of ``stream.SAMPLE`` pictures
+of train.
 """
 
 from __future__ import annotations
@@ -31,12 +30,10 @@ def opened_for(
 ) -> tuple[TrainStep, ImageSet]:
     """The pictures, and the step that says what their task is and whether they are streamed.
 
-    Where either is as it always was before there was a choice, ``task`` or ``stream`` is ``None``.
-
-    Where the step leaves it open, they are if more would have to be kept than ``memory.DISK_LIMIT_BYTES``.
+    Where either is as it always was before there was a choice, ``task`` or ``stream`` is ``None``. Where the step
+    leaves it open, pictures are streamed if more would have to be kept than ``memory.DISK_LIMIT_BYTES``.
     ``image_size`` gives the side of a picture for a number of classes. Raises ``UsageError`` for a step that cannot
-    stream, for a task
-    that is not that of the pictures, and what opening raises.
+    stream or for a task that is not that of the pictures, and what opening raises.
     """
     if step.stream:
         _check(step, "stream is true")
