@@ -29,7 +29,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgecnn import disk
 from edgecnn.errors import BundleError
 from edgecnn.spec import Precision, Task
+from edgecnn.versions import versions
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 GROWING = ("exports", "measurements")
-RECORDED = (
-    *("edgecnn", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "torch-pruning", "timm"),
-    *("albumentations", "opencv-python-headless"),
-)
 
 
 class Manifest(BaseModel):
@@ -290,14 +286,3 @@ def _runs(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that decide results, those that are installed."""
-    found = {}
-    for package in RECORDED:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -158,24 +158,15 @@ MODELS: dict[str, ModelRow] = {
             ]
         )
     },
-    "shufflenet_v2_x0_5": ModelRow(
-        "edgecnn.models.shufflenet_v2:shufflenet_v2_x0_5",
-        "Ma 2018, arXiv:1807.11164",
-        224,
-        Published(1000, 1_366_792, 41e6),
-    ),
-    "shufflenet_v2_x1_0": ModelRow(
-        "edgecnn.models.shufflenet_v2:shufflenet_v2_x1_0",
-        "Ma 2018, arXiv:1807.11164",
-        224,
-        Published(1000, 2_278_604, 146e6),
-    ),
-    "shufflenet_v2_x1_5": ModelRow(
-        "edgecnn.models.shufflenet_v2:shufflenet_v2_x1_5",
-        "Ma 2018, arXiv:1807.11164",
-        224,
-        Published(1000, 3_503_624, 299e6),
-    ),
+    **{
+        f"shufflenet_v2_{width}": ModelRow(
+            f"edgecnn.models.shufflenet_v2:shufflenet_v2_{width}",
+            "Ma 2018, arXiv:1807.11164",
+            224,
+            Published(1000, params, macs),
+        )
+        for width, params, macs in (("x0_5", 1_366_792, 41e6), ("x1_0", 2_278_604, 146e6), ("x1_5", 3_503_624, 299e6))
+    },
     "plain_cnn": ModelRow("edgecnn.models.plain_cnn:plain_cnn", "LeCun 1998, doi:10.1109/5.726791 (pattern)", 32),
 }
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from edgecnn import yaml_text
 from edgecnn.errors import UsageError
 from edgecnn.steps import STEPS, BenchmarkStep, ExportStep, PruneStep, QuantizeStep, Settings, Step, Training, TrainStep
 
@@ -118,24 +118,10 @@ def _beside(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     return raw
 
 
-class Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as everybody expects; YAML 1.1 wants 1.0e-3."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the texts that ``Loader`` would take for numbers."""
-
-
-for _end in (Loader, _Dumper):
-    _end.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-    )
-
-
 def parse_yaml(text: str, where: str = "the recipe") -> dict[str, Any]:
     """YAML text as a plain mapping. Raises ``UsageError`` when it is something else."""
     try:
-        raw = yaml.load(text, Loader)
+        raw = yaml_text.load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"{where} is not YAML: {error}", hint=LIST) from error
     if not isinstance(raw, dict):
@@ -187,7 +173,7 @@ def set_value(raw: dict[str, Any], override: str) -> None:
     if not equals:
         raise UsageError(f"--set {override!r} has no '='", hint="write it as --set steps.0.epochs=5")
     try:
-        value = yaml.load(text, Loader)
+        value = yaml_text.load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"--set {override!r}: the value is not YAML", hint="quote it: key='text'") from error
     *parents, last = path.split(".")
@@ -216,7 +202,7 @@ def _child(node: Any, part: str, override: str) -> Any:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML that ``load`` reads back to the same value."""
-    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=120)
+    return yaml_text.dump(recipe.model_dump(mode="json"))
 
 
 def folder() -> Path:

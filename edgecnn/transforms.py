@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from edgecnn import yaml_text
 from edgecnn.errors import UsageError
 
 Pipeline = list[dict[str, Any]]
@@ -62,10 +63,8 @@ def _node(item: Any) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    from edgecnn.recipe import Loader  # which reads this module first
-
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
+        return yaml_text.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"albumentations: there is no file {path}", hint=HINT) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

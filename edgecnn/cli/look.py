@@ -98,9 +98,9 @@ def recipes() -> None:
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
     """Say what this machine has: versions, processor, runtimes."""
-    from edgecnn.bundle import versions
     from edgecnn.catalog import engines
     from edgecnn.measure.machine import describe
+    from edgecnn.versions import versions
 
     facts = {"versions": versions(), "machine": describe().as_dict(), "runtimes": engines()}
     if as_json:
@@ -114,21 +114,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on s
 
 def print_versions() -> None:
     """Print edgecnn's version, and those of what decides its results: ``name version``, one a line."""
-    from importlib import metadata
     from platform import python_version
 
     from edgecnn import __version__
-
-    def installed(*packages: str) -> str:
-        """The version of the first of the packages that is there."""
-        for package in packages:
-            try:
-                return metadata.version(package)
-            except metadata.PackageNotFoundError:
-                continue
-        return "not installed"
+    from edgecnn.versions import installed
 
     print(f"edgecnn {__version__}\npython {python_version()}")
     for package in ("torch", "onnx", "onnxruntime"):
-        print(f"{package} {installed(package)}")
-    print(f"litert {installed('ai-edge-litert', 'tflite-runtime')}")
+        print(f"{package} {installed(package) or 'not installed'}")
+    print(f"litert {installed('ai-edge-litert') or installed('tflite-runtime') or 'not installed'}")

@@ -71,10 +71,10 @@ class Observer:
     def _widen(self, magnitude: float) -> None:
         """Double the bin width until ``magnitude`` is inside; each new bin holds exactly two old ones."""
         assert self.counts is not None
-        if magnitude == 0.0 and self.width == 0.0:
-            self.width = float(np.finfo(np.float32).tiny)
-        if self.width == 0.0:
+        narrowest = float(np.finfo(np.float32).tiny)  # also of zeros, so that the order of batches makes no difference
+        if self.width == 0.0 and magnitude > 0.0:
             self.width = float(2.0 ** (np.floor(np.log2(magnitude)) - np.log2(BINS // 2) + 1))
+        self.width = max(self.width, narrowest)
         while magnitude >= self.width * (BINS // 2):
             quarter = np.zeros(BINS // 4, np.int64)
             self.counts = np.concatenate([quarter, self.counts.reshape(-1, 2).sum(1), quarter])

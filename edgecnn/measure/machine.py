@@ -6,11 +6,11 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("edgecnn", "torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy", "timm", "torch-pruning")
+from edgecnn.versions import versions
+
 FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")
 CPU0 = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
@@ -77,17 +77,6 @@ def state() -> State:
         temperature_c=_temperature_c(),
         affinity=affinity,
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that are installed, of those that can change a figure."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue  # not installed: not in the list
-    return found
 
 
 def _cpuinfo() -> dict[str, str]:

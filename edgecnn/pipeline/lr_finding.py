@@ -11,12 +11,11 @@ from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import UsageError
 from edgecnn.pipeline import teaching
 from edgecnn.pipeline.context import Context
-from edgecnn.pipeline.preparing import check_augmentation, load_pictures, model_spec, prepared, task_of, train_config
-from edgecnn.pipeline.streaming import channels_of, divided, opened_for
+from edgecnn.pipeline.preparing import load_pictures, model_spec, ready
+from edgecnn.pipeline.streaming import opened_for
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.spec import Split
 from edgecnn.steps import TrainStep
-from edgecnn.tasks import outputs
 from edgecnn.train import lr_finder
 from edgecnn.train.freezing import train_only_last
 from edgecnn.train.lr_finder import STEPS, RateCurve, draw
@@ -32,22 +31,17 @@ def find_lr(context: Context, step: TrainStep) -> RateCurve:
     source = context.data or "digits"
     step, data = opened_for(context, step, source, lambda classes: model_spec(step, classes).image_size)
     teacher = teaching.find_for(step, context.run, data.labels)
-    settings = train_config(step, step.seed, step.device, step.threads)
-    spec = model_spec(step, outputs(task_of(step), len(data.labels)))
-    data = divided(step, data, spec.image_size)
-    check_augmentation(settings, spec.image_size, channels_of(step))
-    model = prepared(context, step, spec)
-    p, training, sets = load_pictures(step, spec, data)
+    made = ready(context, step, data, teacher)
+    p, training, sets = load_pictures(step, made.spec, made.data)
     if isinstance(training, ImageTensors) and step.transfer == "two_stage":
         with TemporaryDirectory() as folder:  # not the run's folder, which would keep the features
             elsewhere = replace(context, run=Path(folder))
-            fit_classifier(elsewhere, step, model, training, sets[Split.VAL], p)
+            fit_classifier(elsewhere, step, made.model, training, sets[Split.VAL], p)
     if step.train_last is not None:
-        train_only_last(model, step.train_last)
-    taught_by = teaching.load(teacher, spec.num_classes, spec.image_size) if teacher else None
+        train_only_last(made.model, step.train_last)
     watcher = context.watch("find-lr", 1)
     try:
-        return lr_finder.find_lr(model, training, p, settings, teacher=taught_by, on_step=watcher.on_step)
+        return lr_finder.find_lr(made.model, training, p, made.settings, teacher=made.teacher, on_step=watcher.on_step)
     finally:
         watcher.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -15,14 +15,18 @@ from edgecnn.data.source import split_ids
 from edgecnn.data.tensors import ImageTensors, count_levels, load_split, stats_of_levels
 from edgecnn.errors import UsageError
 from edgecnn.models import pretrained, zoo
+from edgecnn.pipeline import teaching
 from edgecnn.pipeline.context import Context
-from edgecnn.pipeline.streaming import channels_of, training_pictures
+from edgecnn.pipeline.streaming import channels_of, divided, training_pictures
+from edgecnn.pipeline.teaching import Named
 from edgecnn.spec import Preprocess, Split, Task
 from edgecnn.steps import Settings, Training, TrainStep
-from edgecnn.train import machine
+from edgecnn.tasks import outputs
+from edgecnn.train import hints, machine
 from edgecnn.train.augment import refuse_colour
 from edgecnn.train.augment_albumentations import Pipeline
 from edgecnn.train.config import TrainConfig, without_later
+from edgecnn.train.distill import Teacher
 from edgecnn.train.feed import Pictures
 
 NOT_IDENTITY = {"output", "input", "device", "threads", "mlflow"}
@@ -32,6 +36,32 @@ NOT_IDENTITY = {"output", "input", "device", "threads", "mlflow"}
 def task_of(step: TrainStep) -> Task:
     """The task of a step whose pictures are open (``opened_for``)."""
     return step.task or Task.MULTI_CLASS
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that a training needs but its pictures: ``data`` are those in the splits that it uses, not loaded yet."""
+
+    settings: TrainConfig
+    spec: zoo.ModelSpec
+    data: ImageSet
+    model: nn.Module
+    teacher: Teacher | None
+
+
+def ready(context: Context, step: TrainStep, data: ImageSet, named: Named | None) -> Ready:
+    """What a step asks for on pictures that are open (``opened_for``), taught by ``named``.
+
+    All that can be refused is tried here, before the pictures are loaded, which takes a while. Raises what it consists
+    of raises.
+    """
+    settings = train_config(step, step.seed, step.device, step.threads)
+    spec = model_spec(step, outputs(task_of(step), len(data.labels)))
+    check_augmentation(settings, spec.image_size, channels_of(step))
+    model = prepared(context, step, spec)
+    teacher = teaching.load(named, spec.num_classes, spec.image_size) if named else None
+    hints.attach(model, first_preprocess(step, spec)[0].size, teacher, settings)
+    return Ready(settings, spec, divided(step, data, spec.image_size), model, teacher)
 
 
 def prepared(context: Context, step: TrainStep, spec: zoo.ModelSpec) -> nn.Module:

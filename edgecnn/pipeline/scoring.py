@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -35,8 +36,8 @@ COLUMNS = ("precision", "recall", "F1", "ROC AUC", "average precision")
 LABEL_COLUMNS = ("accuracy", *COLUMNS)
 
 
-class _Ranking:
-    """What scores of classes and of labels have in common: the order of the pictures, by loss and by probability."""
+class _Common(ABC):
+    """What the scores of classes and of labels share."""
 
     evaluation: Evaluation
     names: tuple[str, ...]
@@ -55,13 +56,21 @@ class _Ranking:
         """The class of the curves; None: all pooled."""
         return None if curves.label is None else self.names[curves.label]
 
-    def curve_dicts(self) -> list[dict[str, Any]]:
-        """The curves as plain JSON values."""
-        return [{**each.as_dict(), "label": self.curve_name(each)} for each in self.curves]
+    @abstractmethod
+    def picture(self, at: int) -> dict[str, Any]:
+        """One picture as JSON values."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        facts = self.figures.as_dict()
+        classes = [{"label": name, **each} for name, each in zip(self.names, facts["classes"], strict=True)]
+        curves = [{**each.as_dict(), "label": self.curve_name(each)} for each in self.curves]
+        worst = [self.picture(at) for at in self.worst(SHOWN_PICTURES)]
+        return {**facts, "classes": classes, "labels": list(self.names), "curves": curves, "worst": worst}
 
 
 @dataclass(frozen=True)
-class Scores(_Ranking):
+class Scores(_Common):
     """An evaluation and its figures; ``names`` has one class name per output of the network."""
 
     evaluation: Evaluation
@@ -72,13 +81,6 @@ class Scores(_Ranking):
         """Names and figures of the classes that have pictures, lowest F1 first."""
         found = [pair for pair in zip(self.names, self.figures.classes, strict=True) if pair[1].pictures]
         return sorted(found, key=lambda pair: pair[1].f1)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON values."""
-        facts = self.figures.as_dict()
-        classes = [{"label": name, **each} for name, each in zip(self.names, facts["classes"], strict=True)]
-        worst = [self.picture(at) for at in self.worst(SHOWN_PICTURES)]
-        return {**facts, "classes": classes, "labels": list(self.names), "curves": self.curve_dicts(), "worst": worst}
 
     def lines(self) -> list[str]:
         """The figures as text for a terminal: the whole set, then the classes."""
@@ -101,7 +103,7 @@ class Scores(_Ranking):
 
 
 @dataclass(frozen=True)
-class LabelScores(_Ranking):
+class LabelScores(_Common):
     """An evaluation of several labels per picture and its figures; ``names`` has one label per output."""
 
     evaluation: Evaluation
@@ -112,13 +114,6 @@ class LabelScores(_Ranking):
         """Names and figures of all labels, lowest average precision first, those that no picture has last."""
         found = zip(self.names, self.figures.labels, strict=True)
         return sorted(found, key=lambda pair: (pair[1].average_precision is None, pair[1].average_precision or 0.0))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON values."""
-        facts = self.figures.as_dict()
-        classes = [{"label": name, **each} for name, each in zip(self.names, facts["classes"], strict=True)]
-        worst = [self.picture(at) for at in self.worst(SHOWN_PICTURES)]
-        return {**facts, "classes": classes, "labels": list(self.names), "curves": self.curve_dicts(), "worst": worst}
 
     def lines(self) -> list[str]:
         """The figures as text for a terminal: the whole set, then the labels."""

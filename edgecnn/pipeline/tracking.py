@@ -21,11 +21,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edgecnn.bundle import dump_json, versions, write_atomically
+from edgecnn.bundle import dump_json, write_atomically
 from edgecnn.catalog import require
 from edgecnn.errors import StoppedError, UsageError
 from edgecnn.pipeline.context import Context, Watcher
 from edgecnn.steps import TrainStep
+from edgecnn.versions import versions
 
 EXPERIMENT = "edgecnn"
 NOTE = "mlflow.json"

@@ -18,25 +18,13 @@ from edgecnn.pipeline import diagnosing, teaching
 from edgecnn.pipeline.context import SPLITS, Context, describe_data
 from edgecnn.pipeline.figuring import in_words, split_figures
 from edgecnn.pipeline.loading import save_golden
-from edgecnn.pipeline.preparing import (
-    check_augmentation,
-    data_identity,
-    first_preprocess,
-    identity,
-    load_pictures,
-    model_spec,
-    prepared,
-    task_of,
-    train_config,
-)
-from edgecnn.pipeline.streaming import channels_of, divided, opened_for
+from edgecnn.pipeline.preparing import Ready, data_identity, identity, load_pictures, model_spec, ready, task_of
+from edgecnn.pipeline.streaming import opened_for
 from edgecnn.pipeline.tracking import Tracker, tracker
 from edgecnn.pipeline.transferring import fit_classifier
 from edgecnn.pipeline.writing import copy_history, finished, work_folder, write_recipe, write_weights
 from edgecnn.spec import Precision, Preprocess, Split, Task
 from edgecnn.steps import TrainStep
-from edgecnn.tasks import outputs
-from edgecnn.train import hints
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distill import Teacher
 from edgecnn.train.distributed import World
@@ -72,22 +60,16 @@ def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
 
     for note in data.notes:
         context.tell(note)
-    # What can be refused is tried before the pictures are loaded, which takes a while.
-    settings = train_config(step, step.seed, step.device, step.threads)
-    spec = model_spec(step, outputs(task, len(data.labels)))
-    data = divided(step, data, spec.image_size)
-    check_augmentation(settings, spec.image_size, channels_of(step))
-    model = prepared(context, step, spec)
-    taught_by = teaching.load(teacher, spec.num_classes, spec.image_size) if teacher else None
-    hints.attach(model, first_preprocess(step, spec)[0].size, taught_by, settings)
+    made = ready(context, step, data, teacher)
+    data, spec, model = made.data, made.spec, made.model
     world = context.world or World()
     with world.leader_first():
         work = work_folder(target, fingerprint)
     tracking.begin(target, config, facts, work)
     if world.size > 1:
-        context.tell(f"{world.size} processes train together, {settings.batch_size} pictures per step over all of them")
+        context.tell(f"{world.size} processes train together, {step.batch_size} pictures per step over all of them")
     p, training, sets = load_pictures(step, spec, data)
-    result = _fitted(context, step, model, (training, sets[Split.VAL]), p, settings, work, taught_by, world)
+    result = _fitted(context, step, made, (training, sets[Split.VAL]), p, work, world)
     if not world.leader:
         world.barrier()  # until the leader has written the bundle
         return bundles.open_bundle(target)
@@ -113,24 +95,22 @@ def _train(context: Context, step: TrainStep, tracking: Tracker) -> Bundle:
 def _fitted(
     context: Context,
     step: TrainStep,
-    model: nn.Module,
+    made: Ready,
     sets: tuple[Pictures, ImageTensors],
     p: Preprocess,
-    settings: TrainConfig,
     work: Path,
-    teacher: Teacher | None,
     world: World,
 ) -> TrainResult:
     """Train in place: the classifier on features where ``transfer`` says so, then, unless that is all, the network."""
     training, val = sets
     if isinstance(training, ImageTensors) and step.transfer != "full":
         with world.leader_first():  # the others find its features
-            result = fit_classifier(context, step, model, training, val, p)
+            result = fit_classifier(context, step, made.model, training, val, p)
         if step.transfer == "features":
             return result
     if step.train_last is not None:
-        train_only_last(model, step.train_last)
-    return fit_watched(context, step.output, model, training, val, p, settings, work, teacher=teacher)
+        train_only_last(made.model, step.train_last)
+    return fit_watched(context, step.output, made.model, training, val, p, made.settings, work, teacher=made.teacher)
 
 
 def fit_watched(

@@ -16,6 +16,10 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
 LOSSES = ("ce", "focal", "bce")
 FILLS = ("reflect", "nearest", "constant")
+NOT_NEGATIVE = (
+    *("l1", "weight_decay", "warmup_epochs", "shift", "cutout", "randaug", "mixup"),
+    *("cutmix", "views", "focal_gamma", "hint_weight", "sam", "low_epochs"),
+)
 LATER = {
     "randaug": 0,
     "randaug_strength": 9,
@@ -245,23 +249,19 @@ def _contradiction(c: TrainConfig) -> tuple[str, str] | None:
 def _checks(c: TrainConfig) -> dict[str, bool]:
     """Setting name -> whether its value is possible."""
     return {
+        **{name: getattr(c, name) >= 0 for name in NOT_NEGATIVE},
         "epochs": c.epochs >= 1,
         "batch_size": c.batch_size >= 2,
         "optimizer": c.optimizer in OPTIMIZERS or c.optimizer.startswith("timm:"),
         "schedule": c.schedule in SCHEDULES,
-        "l1": c.l1 >= 0,
         "layer_decay": 0 < c.layer_decay <= 1,
         "lr": c.lr > 0,
-        "weight_decay": c.weight_decay >= 0,
         "momentum": 0 <= c.momentum < 1,
         "nesterov": not c.nesterov or c.momentum > 0,
-        "warmup_epochs": c.warmup_epochs >= 0,
         "label_smoothing": 0 <= c.label_smoothing < 1,
         "ema": c.ema is None or 0 < c.ema < 1,
-        "shift": c.shift >= 0,
         "crop_scale": c.crop_scale is None or 0 < c.crop_scale <= 1,
         "jitter": 0 <= c.jitter < 1,
-        "cutout": c.cutout >= 0,
         "rotate": 0 <= c.rotate <= 180,
         "zoom": 0 <= c.zoom < 1,
         "shear": 0 <= c.shear <= 60,
@@ -271,23 +271,15 @@ def _checks(c: TrainConfig) -> dict[str, bool]:
         "noise": 0 <= c.noise <= 255,
         "blur": 0 <= c.blur <= 1,
         "erase": 0 <= c.erase <= 1,
-        "randaug": c.randaug >= 0,
         "randaug_strength": 0 <= c.randaug_strength <= 30,
         "repeat": c.repeat >= 1 and c.batch_size % c.repeat == 0,
         "shuffle": c.shuffle >= 1,
-        "mixup": c.mixup >= 0,
-        "cutmix": c.cutmix >= 0,
-        "views": c.views >= 0,
         "loss": c.loss in LOSSES,
-        "focal_gamma": c.focal_gamma >= 0,
         "distill_weight": 0 <= c.distill_weight <= 1,
         "temperature": c.temperature > 0,
-        "hint_weight": c.hint_weight >= 0,
         "accumulate": 1 <= c.accumulate <= max(1, c.batch_size // 2),
         "clip_norm": c.clip_norm is None or c.clip_norm > 0,
-        "sam": c.sam >= 0,
         "low_size": c.low_size is None or c.low_size >= 1,
-        "low_epochs": c.low_epochs >= 0,
         "precision": c.precision in PRECISIONS,
         "patience": c.patience is None or c.patience >= 1,
         "task": c.task is None or c.task in list(Task),

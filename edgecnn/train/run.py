@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.errors import UsageError
 from edgecnn.spec import Preprocess, Task
-from edgecnn.tasks import Labels, mean_average_precision
+from edgecnn.tasks import mean_average_precision
 from edgecnn.train import checkpoint, compiling, hints, history, machine, stopping
 from edgecnn.train.augment import augment, shrink
 from edgecnn.train.augment_albumentations import Pipeline, seeds_of
@@ -207,11 +206,9 @@ class Run:
         found = loss_and_top1(logits, labels, task) if len(labels) else (0.0, 0.0)
         loss, top1 = self.world.mean(found, len(labels))
         row = {"val_loss": loss, "val_top1": top1}
-        return row if task is not Task.MULTI_LABEL else row | {"val_map": self._ranked(logits, val.labels)}
-
-    def _ranked(self, logits: NDArray[np.float32], labels: Labels) -> float:
-        """Mean average precision of the logits (n, K) of all processes."""
-        return mean_average_precision(self.world.gathered(logits), labels)
+        if task is Task.MULTI_LABEL:
+            row["val_map"] = mean_average_precision(self.world.gathered(logits), val.labels)
+        return row
 
     def record(self, row: history.Row, workdir: Path, identity: str) -> None:
         """Take the epoch into the history; the leader writes the files, whose last checkpoint declares it done."""

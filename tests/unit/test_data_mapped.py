@@ -76,6 +76,15 @@ def test_same_pixels_as_in_memory_and_decoded_once(cache: Path, photos: Path, mo
     assert files_in(cache) == [WHOLE] * 3
 
 
+def test_grey_pictures_take_a_third_and_are_not_those_of_rgb(cache: Path, photos: Path) -> None:
+    data, grey = open_data(str(photos)), Preprocess(8, (0.0,), (1.0,))
+    coloured, plain = load_split(data, Split.TRAIN, P), load_split(data, Split.TRAIN, grey)
+    assert plain.images.shape == (*coloured.images.shape[:3], 1)
+    sizes = sorted(file.stat().st_size - 32 for file in cache.iterdir())  # less the key
+    assert sizes == [plain.images.nbytes, coloured.images.nbytes] == [plain.images.nbytes, 3 * plain.images.nbytes]
+    assert key_of(data, data.splits[Split.TRAIN], P) != key_of(data, data.splits[Split.TRAIN], grey)
+
+
 def test_torch_takes_the_array_and_writing_to_it_never_reaches_the_file(cache: Path, photos: Path) -> None:
     data = open_data(str(photos))
     images = load_split(data, Split.TRAIN, P).images

@@ -269,3 +269,24 @@ def test_wrong_field_is_named(change: dict[str, object], named: str) -> None:
 def test_missing_field_is_named() -> None:
     with pytest.raises(DataError, match="std"):
         from_dict({"size": 32, "mean": [0.5, 0.5, 0.5]})
+
+
+def test_grey_is_the_formula_of_the_vocabulary_and_comes_before_resizing() -> None:
+    image = noise(32, 32)
+    red, green, blue = np.asarray(image).astype(np.int64).transpose(2, 0, 1)
+    wanted = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    grey = Preprocess(32, (0.5,), (0.25,))
+    np.testing.assert_array_equal(apply(grey, image), wanted[..., None].astype(np.uint8))
+    small = Preprocess(12, (0.5,), (0.25,))
+    resized = Image.fromarray(wanted.astype(np.uint8)).resize((12, 12), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(apply(small, image), np.asarray(resized)[..., None])
+    stored = Image.fromarray(wanted.astype(np.uint8))
+    np.testing.assert_array_equal(apply(grey, stored)[..., 0], wanted)  # what is grey already stays as it is
+
+
+def test_grey_survives_json_and_channels_must_agree() -> None:
+    grey = Preprocess(12, (0.5,), (0.25,))
+    assert from_dict(json.loads(json.dumps(to_dict(grey)))) == grey and grey.channels == 1 and PLAIN.channels == 3
+    for wrong in ({"mean": [0.5], "std": [0.2] * 3}, {"mean": [0.5] * 2, "std": [0.2] * 2}):
+        with pytest.raises(DataError):
+            from_dict({"size": 8, **wrong})

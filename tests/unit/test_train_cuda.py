@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from edgecnn.data.tensors import ImageTensors
 from edgecnn.models.zoo import ModelSpec, build
-from edgecnn.spec import Preprocess
+from edgecnn.spec import Preprocess, Task
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.evaluate import predict_logits
 from edgecnn.train.loop import fit
@@ -44,3 +45,17 @@ def test_auto_is_bf16_where_the_gpu_has_it_and_else_fp16(tmp_path: Path) -> None
     config = TrainConfig(epochs=1, batch_size=32, lr=0.05, ema=None, device="cuda")
     result = fit(model, bright_or_dark(64), bright_or_dark(64), HALF, config, tmp_path)
     assert result.precision == ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16")
+
+
+@pytest.mark.parametrize("task", [Task.BINARY, Task.MULTI_LABEL])
+def test_one_logit_and_labels_of_grey_pictures_are_learned_on_the_gpu(tmp_path: Path, task: Task) -> None:
+    torch.manual_seed(0)
+    sets = []
+    for part in (bright_or_dark(256), bright_or_dark(64)):
+        several = np.stack([part.labels, 1 - part.labels], axis=1).astype(np.uint8)
+        labels = several if task is Task.MULTI_LABEL else part.labels
+        sets.append(replace(part, images=part.images[..., :1], labels=labels))
+    model = build(ModelSpec("resnet8", 1 if task is Task.BINARY else 2, 32, channels=1))
+    settings = {"balance": True, "trivial": True, "mixup": 0.1, "task": task, "device": "cuda"}
+    config = TrainConfig(epochs=6, batch_size=32, lr=0.05, ema=None, **settings)  # type: ignore[arg-type]
+    assert fit(model, *sets, Preprocess(32, (0.5,), (0.25,)), config, tmp_path).best_top1 > 0.9

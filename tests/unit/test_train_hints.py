@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train_loop import CONFIG, TRAIN, VAL, P, assert_same_weights, tiny, without_times
+from test_train_loop import (
+    CONFIG,
+    TRAIN,
+    VAL,
+    P,
+    assert_same_weights,
+    ends_the_same_when_interrupted,
+    tiny,
+)
 from torch import nn
 
 from edgecnn.errors import UsageError
@@ -73,17 +81,7 @@ def test_a_training_with_hints_follows_them_and_leaves_only_the_student(tmp_path
 @pytest.mark.parametrize("changed", [{}, {"sam": 0.05, "accumulate": 2, "precision": "bf16", "optimizer": "adamw"}])
 def test_an_interrupted_training_with_hints_ends_with_the_same_bits(tmp_path: Path, changed: dict[str, object]) -> None:
     config = replace(HINTED, lr=0.02, **changed)  # type: ignore[arg-type]
-    whole, rows = taught(tmp_path / "whole", config)
-
-    def interrupt(row: Row) -> None:
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        taught(tmp_path / "cut", config, on_epoch=interrupt)
-    resumed, more = taught(tmp_path / "cut", config)
-    assert_same_weights(whole, resumed)
-    assert without_times(rows) == without_times(more)
+    ends_the_same_when_interrupted(tmp_path, config, taught)
 
 
 def test_hints_alone_make_the_maps_alike(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,21 +109,29 @@ def test_it_learns_and_leaves_its_files(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("ema", [None, 0.9])
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, optimizer: str, ema: float | None) -> None:
-    config = replace(CONFIG, optimizer=optimizer, ema=ema, lr=0.02, low_size=6, low_epochs=2)
-    whole, rows = train(tmp_path / "whole", config)
+def ends_the_same_when_interrupted(
+    tmp_path: Path, config: TrainConfig, run: Callable[..., tuple[Any, list[Row]]]
+) -> tuple[Any, list[Row]]:
+    """Assert that ``run`` ends with the same bits when it is stopped after two epochs; gives the whole one's result."""
+    whole, rows = run(tmp_path / "whole", config)
 
     def interrupt(row: Row) -> None:
         if row["epoch"] == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", config, on_epoch=interrupt)
-    resumed, more = train(tmp_path / "cut", config)
+        run(tmp_path / "cut", config, on_epoch=interrupt)
+    resumed, more = run(tmp_path / "cut", config)
     assert_same_weights(whole, resumed)
     assert without_times(rows) == without_times(more)
+    return whole, rows
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, optimizer: str, ema: float | None) -> None:
+    config = replace(CONFIG, optimizer=optimizer, ema=ema, lr=0.02, low_size=6, low_epochs=2)
+    ends_the_same_when_interrupted(tmp_path, config, train)
 
 
 KILLED = """

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train_loop import CONFIG, TRAIN, VAL, P, assert_same_weights, tiny, train, without_times
+from test_train_loop import (
+    CONFIG,
+    TRAIN,
+    VAL,
+    P,
+    assert_same_weights,
+    ends_the_same_when_interrupted,
+    tiny,
+    train,
+    without_times,
+)
 from torch import nn
 
 from edgecnn.errors import UsageError
@@ -199,17 +209,7 @@ def test_a_sharpness_aware_training_learns_and_goes_on_with_the_same_bits(
     tmp_path: Path, settings: dict[str, object]
 ) -> None:
     config = replace(CONFIG, epochs=6, sam=0.05, **settings)  # type: ignore[arg-type]
-    whole, rows = train(tmp_path / "whole", config)
+    whole, rows = ends_the_same_when_interrupted(tmp_path, config, train)
     plain, _ = train(tmp_path / "plain", replace(config, sam=0.0))
     assert max(row["val_top1"] for row in rows) > 0.9
     assert not torch.equal(whole.conv.weight, plain.conv.weight)
-
-    def interrupt(row: Row) -> None:
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", config, on_epoch=interrupt)
-    resumed, more = train(tmp_path / "cut", config)
-    assert_same_weights(whole, resumed)
-    assert without_times(rows) == without_times(more)
