@@ -48,9 +48,7 @@ def quantize(
     if graph.quantized:
         raise UsageError("the graph is already quantized", hint="start from the float graph")
     limits = _limits(graph, ranges)
-    graph = decompose_hard_sigmoid(graph)
-    graph = decompose_hard_swish(graph) if hard_swish == "decompose" else graph
-    graph = decompose_silu(graph) if silu == "decompose" else graph
+    graph = decompose(graph, hard_swish=hard_swish, silu=silu)
     qparams = _activations(graph, limits)
     weights: dict[str, Array] = {}
     weight_scales: dict[str, Array] = {}
@@ -60,6 +58,13 @@ def quantize(
             weights |= {f"{node.name}.weight": numbers.weight, f"{node.name}.bias": numbers.bias}
             weight_scales[node.name] = numbers.scale
     return replace(graph, weights=weights, qparams=qparams, weight_scales=weight_scales)
+
+
+def decompose(graph: Graph, *, hard_swish: Gating = "decompose", silu: Gating = "decompose") -> Graph:
+    """The float ``graph`` with the operators that its quantized form has; see ``quantize``. Computes the same."""
+    graph = decompose_hard_sigmoid(graph)
+    graph = decompose_hard_swish(graph) if hard_swish == "decompose" else graph
+    return decompose_silu(graph) if silu == "decompose" else graph
 
 
 def activation_qparams(low: float, high: float) -> QParams:

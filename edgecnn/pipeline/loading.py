@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from edgecnn.bundle import Bundle, open_bundle
+from edgecnn.compress.quantize import decompose
 from edgecnn.data import preprocess
 from edgecnn.errors import BundleError
 from edgecnn.graph import store
@@ -66,6 +67,21 @@ def load_graph(bundle: Bundle) -> Graph:
         return store.load(bundle.path)
     p = preprocess_of(bundle)
     return capture(load_module(bundle), p.size, p)
+
+
+def float_twin(bundle: Bundle) -> Graph:
+    """The float graph that a quantized bundle was made from, in its terms: the same nodes by name, real weights.
+
+    Raises ``BundleError`` for a float bundle, or where the float bundle is not there any more.
+    """
+    if not is_int8(bundle):
+        raise BundleError(f"{bundle.path} is not quantized", hint="give an int8 bundle")
+    parent = open_bundle(bundle.path / str(bundle.manifest.parent_path))
+    if parent.manifest.fingerprint != bundle.manifest.parent:
+        raise BundleError(
+            f"{parent.path} is not the bundle that {bundle.path} was made from", hint="quantize it again from there"
+        )
+    return decompose(load_graph(parent), hard_swish=bundle.manifest.config["hard_swish"])
 
 
 def predictor(bundle: Bundle) -> Predict:
