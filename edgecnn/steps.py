@@ -146,8 +146,27 @@ class PruneStep(Settings):
     produces: ClassVar[str | None] = "float"
 
 
+class QatTraining(Training):
+    """Quantization-aware training: with the float parent as the teacher, whose logits have ``distill_weight``.
+
+    float32 throughout; see ``compress/qat.py`` for that and for the rate.
+    """
+
+    epochs: Positive = 3
+    lr: Rate = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.2
+    label_smoothing: Share = 0.0
+    precision: Literal["fp32"] = "fp32"
+    distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
+    temperature: Rate = 1.0
+
+
 class QuantizeStep(Settings):
-    """Post-training int8: weights per channel, activations per tensor, numbers decided once for every format."""
+    """int8: weights per channel, activations per tensor, numbers decided once for every format.
+
+    They are decided after training, on calibration pictures; ``qat`` trains them further.
+    """
 
     kind: Literal["quantize"] = "quantize"
     input: Name | None = None
@@ -156,7 +175,10 @@ class QuantizeStep(Settings):
     calibration_images: Positive = 512
     calibration_method: Literal["minmax", "percentile", "mse"] = "minmax"
     hard_swish: Literal["decompose", "native"] = "decompose"
+    qat: QatTraining | None = None
     seed: int = 0
+    device: str = "auto"
+    threads: Positive | None = None
 
     consumes: ClassVar[tuple[str, ...]] = ("float",)
     produces: ClassVar[str | None] = "int8"

@@ -146,7 +146,7 @@ def _saturation(graph: Graph, node: Node) -> Range:
 
 def _activations(graph: Graph, limits: Mapping[str, Range]) -> dict[str, QParams]:
     """Numbers for every tensor; tensors that must share theirs get the hull of their ranges."""
-    fixed = {node.name: known for node in graph.nodes if (known := _known(node)) is not None}
+    fixed = {node.name: known for node in graph.nodes if (known := fixed_qparams(node)) is not None}
     qparams: dict[str, QParams] = {}
     for members in _sharing_groups(graph, limits, fixed).groups():
         given = [fixed[member] for member in members if member in fixed]
@@ -156,7 +156,7 @@ def _activations(graph: Graph, limits: Mapping[str, Range]) -> dict[str, QParams
     return {node.name: qparams[node.name] for node in graph.nodes}
 
 
-def _known(node: Node) -> QParams | None:
+def fixed_qparams(node: Node) -> QParams | None:
     """Numbers that follow from the operator alone."""
     if node.op is Op.INPUT:
         return input_qparams(node)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from edgecnn import bundle as bundles
 from edgecnn.bundle import Bundle
 from edgecnn.compress.calibrate import calibrate
 from edgecnn.compress.prune import prune as prune_channels
+from edgecnn.compress.quantize import decompose
 from edgecnn.compress.quantize import quantize as decide_numbers
 from edgecnn.data.items import ImageSet
 from edgecnn.data.stream import readable
@@ -35,13 +36,13 @@ from edgecnn.pipeline.loading import (
     preprocess_of,
     save_golden,
 )
-from edgecnn.pipeline.preparing import check_augmentation, identity, seed_everything, train_config
+from edgecnn.pipeline.preparing import identity, retraining, seed_everything
+from edgecnn.pipeline.quantized_training import train_numbers
 from edgecnn.pipeline.streaming import training_pictures
 from edgecnn.pipeline.training import fit_watched, val_figures
 from edgecnn.pipeline.writing import copy_history, finished, work_folder, write_recipe, write_weights
 from edgecnn.spec import Precision, Split, Task
 from edgecnn.steps import PruneStep, QuantizeStep
-from edgecnn.train.config import TrainConfig
 from edgecnn.train.evaluate import predict_logits
 
 CALIBRATION_BATCH = 16
@@ -58,9 +59,8 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
     if (done := finished(context, made.target, made.fingerprint)) is not None:
         return done
 
-    p, settings = preprocess_of(parent), _recovery_settings(step, parent.task)
-    if settings is not None:
-        check_augmentation(settings, p.size, p.channels)
+    p = preprocess_of(parent)
+    settings = None if step.recovery is None else retraining(step, step.recovery, parent.task, p)
     test = load_split(data, Split.TEST, p)
     seed_everything(step.seed)
     model = load_module(parent)
@@ -112,6 +112,7 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
         return done
 
     p = preprocess_of(parent)
+    settings = None if step.qat is None else retraining(step, step.qat, parent.task, p)
     items = choose_calibration(data, step.calibration_images, step.seed)
     if is_streamed(parent):
         items = readable(data, items)
@@ -120,20 +121,27 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     quantized = decide_numbers(
         graph, calibrate(graph, batches, method=step.calibration_method), hard_swish=step.hard_swish
     )
+    learned: dict[str, Any] = {}
+    work = work_folder(made.target, made.fingerprint)
+    if settings is not None:
+        graphs = decompose(graph, hard_swish=step.hard_swish), quantized
+        quantized, learned = train_numbers(context, parent, str(step.output), settings, graphs, data, work)
     model = GraphModule(quantized).eval()
 
     def predict(images: Any) -> Any:
         return batched(model, images)
 
     params, macs = parent.manifest.figures["params"], parent.manifest.figures["macs"]
-    figures: dict[str, Any] = {"calibration_images": len(items), "params": params, "macs": macs}
+    figures: dict[str, Any] = {"calibration_images": len(items), "params": params, "macs": macs, **learned}
     figures.update(_test_figures("", parent.task, predict, load_split(data, Split.TEST, p)))
     _note_drop(figures, parent)
     with bundles.create(made.target, **made.manifest(figures, Precision.INT8.value)) as draft:
         store.save(quantized, draft)
         (draft / "calibration.txt").write_text("".join(f"{item.id}\n" for item in items))
+        copy_history(work, draft)
         write_recipe(draft, made.target.name, made.data, step)
         _same_golden(draft, parent, predict)
+    shutil.rmtree(work)
     context.tell(f"{made.target}: test {in_words(parent.task, figures)}, drop {figures['drop']:.2f} points")
     return bundles.open_bundle(made.target)
 
@@ -146,14 +154,6 @@ def refuse_int8(parent: Bundle, verb: str) -> None:
             f"{parent.path} is int8 already and cannot be {verb}",
             hint=f"compress the float bundle it was made from: {origin}",
         )
-
-
-def _recovery_settings(step: PruneStep, task: Task) -> TrainConfig | None:
-    """How the pruned network is trained shortly; None when the step asks for no recovery."""
-    if step.recovery is None:
-        return None
-    settings = train_config(step.recovery, step.seed, step.device, step.threads)
-    return replace(settings, task=None if task is Task.MULTI_CLASS else task)
 
 
 def facts_of(parent: Bundle, data: ImageSet, override: str | None) -> dict[str, Any]:
