@@ -34,10 +34,12 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 class Origin:
     """How far the int8 graph's first ranges are from the float network's, in widths of the range (0: the same).
 
-    ``as_is``: on the pictures as the network reads them; ``nearest``: read in the other way that comes nearest.
+    ``as_is``: on the pictures as the network reads them, root mean square over tensors, and ``median`` the median;
+    ``nearest``: as ``as_is``, with pictures read in the other way that comes nearest.
     """
 
     as_is: float
+    median: float
     nearest: float
     reading: str
 
@@ -49,15 +51,14 @@ def origin(real: Graph, integer: Graph, images: Images, method: Method = "minmax
     last = max(index for index, node in enumerate(real.nodes) if node.name in names)
     begin = replace(real, nodes=real.nodes[: last + 1], output=real.nodes[last].name)
 
-    def distance(graph: Graph, pictures: Images) -> float:
+    def distances(graph: Graph, pictures: Images) -> list[float]:
         found = calibrate(graph, [np.asarray(pictures)], method)
-        apart = [_apart(_needed(real, real.node(name), found[name]), grid_of(integer, name)) for name in names]
-        return float(np.sqrt(np.mean(np.square(apart))))
+        return [_apart(_needed(real, real.node(name), found[name]), grid_of(integer, name)) for name in names]
 
-    others = {reading: distance(graph, pictures) for reading, graph, pictures in _readings(begin, pixels)}
+    others = {reading: _rms(distances(graph, pictures)) for reading, graph, pictures in _readings(begin, pixels)}
     nearest = min(others, key=others.__getitem__, default=AS_IS)
-    as_is = distance(begin, pixels)
-    return Origin(as_is, others.get(nearest, as_is), nearest)
+    own = distances(begin, pixels)
+    return Origin(_rms(own), float(np.median(own)), others.get(nearest, _rms(own)), nearest)
 
 
 def reads_alike(real: Graph, integer: Graph) -> bool:
@@ -125,3 +126,7 @@ def _apart(one: Range, other: Range) -> float:
     """The larger distance of two ranges' ends, in widths of the wider range: 0 ... 1."""
     wider = max(span(one), span(other))
     return max(abs(one[0] - other[0]), abs(one[1] - other[1])) / wider if wider else 0.0
+
+
+def _rms(values: list[float]) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))

@@ -31,7 +31,7 @@ UNUSED = 2.0  # width of the grid over that of the observed range
 BEYOND = 0.05  # a range is left when values go so far beyond, in its widths
 FEW_IMAGES, FEW_LEFT = 32, 0.1  # fewer calibration pictures are too few when so many tensors' ranges are left
 EXPLAINED, TIMES = 0.01, 0.3  # first ranges are so far off, and another reading brings it down to so much of that
-OFF_KNOWN, OFF_UNKNOWN = 0.15, 0.4  # unexplained distance of first ranges: calibration pictures known, or not
+OFF_KNOWN, OFF_UNKNOWN = 0.15, 0.4  # median distance that nothing explains: calibration pictures known, or not
 OFF_OTHERS = 0.15  # as EXPLAINED, on pictures that are not those of calibration
 
 
@@ -156,14 +156,14 @@ def explain(case: Case, facts: LayerFacts) -> tuple[Reason, ...]:
 def _mismatch(alike: bool, origin: Origin, known: bool) -> str | None:
     if not alike:
         return "the int8 network reads a pixel as another number than the float network: mean or std differ"
-    off, least = f"{origin.as_is:.1%} of their width", EXPLAINED if known else OFF_OTHERS
+    least = EXPLAINED if known else OFF_OTHERS
     if origin.as_is >= least and origin.nearest <= TIMES * origin.as_is and origin.reading != AS_IS:
         return (
-            f"the first ranges are {off} from what the float network shows on these pictures, and only"
-            f" {origin.nearest:.1%} from what it shows with {origin.reading}"
+            f"the first ranges are {origin.as_is:.1%} of their width from the float network's on these pictures, and"
+            f" only {origin.nearest:.1%} from those with {origin.reading}"
         )
-    if origin.as_is >= (OFF_KNOWN if known else OFF_UNKNOWN):
-        return f"the first ranges are {off} from what the float network shows on these pictures"
+    if origin.median >= (OFF_KNOWN if known else OFF_UNKNOWN):
+        return f"most first ranges are {origin.median:.1%} of their width from the float network's on these pictures"
     return None
 
 

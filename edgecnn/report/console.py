@@ -52,7 +52,7 @@ def print_layers(rows: Sequence[LayerRow], params: int, macs: int, published: st
 
 
 def print_losses(rows: Sequence[LossRow]) -> None:
-    """Layers of an int8 network, the worst first: SQNR in dB, and the reason; below the table the evidence, and how to repair it."""
+    """Layers of an int8 network, the worst first: SQNR in dB and the reason; evidence and repairs stand below."""
     table = Table()
     for title in ("#", "Layer", "Weights", "Activation", "Up to here", "Only this", "All but this", "Reason"):
         table.add_column(title, justify="left" if title in ("Layer", "Reason") else "right")
