@@ -15,7 +15,7 @@ McNemar's test; the share of pictures with the same answer as float; the mean of
 nats, with a bootstrap interval over pictures; SQNR of the logits. The best peer is the tool of others with the smallest
 mean KL (of these figures it takes fewest pictures to tell tools apart), among those that make an int8 network: the
 quantizer for x86 leaves sums, pooling and logits in float. NNCF leaves the logits in float, everybody else has at most
-256 different ones.
+256 different ones. Seconds are of interest where ``load_1min`` says that the machine did little else.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
 from edgecnn.measure.accuracy import accuracy, correct
 from edgecnn.measure.classification import log_softmax
+from edgecnn.measure.machine import state
 from edgecnn.measure.parity import sqnr_db
 from edgecnn.measure.resampling import draw_weights, interval, weighted_means
 from edgecnn.measure.stats import RESAMPLES, mcnemar, paired_difference, wilson
@@ -82,6 +83,7 @@ def measure(tool: str, subject: Subject, pictures: Pictures, folder: Path) -> di
         "seconds": round(cost.seconds, 2),
         "memory_mb": round(cost.memory_bytes / 1e6, 1),
         "threads": len(os.sched_getaffinity(0)),
+        "load_1min": state().load_1min,
         "date": datetime.now(UTC).isoformat(),
         "commit": commit(),
         "versions": {package: installed(package) for package in PACKAGES[tool.partition("_")[0]]},
