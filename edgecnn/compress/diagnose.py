@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from edgecnn import tasks
-from edgecnn.compress.calibrate import Method
 from edgecnn.compress.layer_facts import WEIGHTED, LayerFacts, measure, sqnr_db
 from edgecnn.compress.range_origin import normalization_of, origin, reads_alike
+from edgecnn.compress.ranges import Method
 from edgecnn.compress.reasons import Case, Reason, explain, findings
 from edgecnn.compress.simulate import Simulation, dequantized
 from edgecnn.errors import UsageError

@@ -32,9 +32,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from edgecnn.compress.observer import ChannelRange
 from edgecnn.graph.ir import Array, Graph, Node, Op
@@ -45,6 +47,8 @@ SCALABLE = SHIFTABLE | {Op.CLAMP, Op.MAX_POOL, Op.PAD}  # commute with a positiv
 WEIGHTED = (Op.CONV, Op.LINEAR)
 CLAMP_MARGIN = 1.05
 CLAMP_SHARE = 0.7  # exponent of s where a clamp has an upper end
+FILE_NAME = "equalization.safetensors"
+PARTS = ("scale", "shift")
 SMALLEST = 1e-3  # of s: a nearly dead channel is not blown up without end
 
 Vector = NDArray[np.float64]
@@ -90,6 +94,22 @@ def rewrite(graph: Graph, changes: Mapping[str, Change]) -> Graph:
             weight = weight / written.scale.reshape(-1, *[1] * (weight.ndim - 1))
         weights |= {f"{node.name}.weight": weight.astype(np.float32), f"{node.name}.bias": bias.astype(np.float32)}
     return replace(graph, weights=weights)
+
+
+def save(changes: Mapping[str, Change], folder: Path) -> None:
+    """Write the changes into ``folder`` as ``equalization.safetensors``; nothing when there are none."""
+    if changes:
+        parts = {f"{name}.{key}": getattr(each, key) for name, each in changes.items() for key in PARTS}
+        save_file(parts, folder / FILE_NAME)
+
+
+def load(folder: Path) -> dict[str, Change]:
+    """The changes saved in ``folder``; none where there is no such file."""
+    if not (folder / FILE_NAME).is_file():
+        return {}
+    parts = load_file(folder / FILE_NAME)
+    names = {key.rpartition(".")[0] for key in parts}
+    return {name: Change(*(parts[f"{name}.{key}"] for key in PARTS)) for name in sorted(names)}
 
 
 def streams(graph: Graph) -> list[Stream]:

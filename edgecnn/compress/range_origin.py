@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgecnn.compress.calibrate import Method, Range, calibrate
+from edgecnn.compress.calibrate import calibrate
 from edgecnn.compress.layer_facts import GATE, WEIGHTED, grid_of, reach, span
+from edgecnn.compress.observer import Range
 from edgecnn.compress.quantize import SHARING
+from edgecnn.compress.ranges import Method
 from edgecnn.compress.simulate import dequantized
 from edgecnn.graph.interpret import Images
 from edgecnn.graph.ir import Graph, Node, Op

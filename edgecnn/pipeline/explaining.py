@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.bundle import Bundle
-from edgecnn.compress.calibrate import Method
 from edgecnn.compress.diagnose import Diagnosis, Layer, Score, diagnose
 from edgecnn.compress.layer_facts import LayerFacts, bin_edges
+from edgecnn.compress.ranges import Method
 from edgecnn.compress.reasons import Reason
 from edgecnn.data.items import ImageSet
 from edgecnn.data.stream import readable
