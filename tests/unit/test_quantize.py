@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from edgecnn.compress.calibrate import calibrate
 from edgecnn.compress.observer import BINS, Observer
-from edgecnn.compress.ranges import METHODS, mse_range, percentile_range, range_of
 from edgecnn.compress.quantize import SIGMOID, UNIT, activation_qparams, quantize, quantize_layer
+from edgecnn.compress.ranges import mse_range, percentile_range, range_of
 from edgecnn.errors import DataError, ModelError, UsageError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
