@@ -22,7 +22,7 @@ def test_numbers_are_trained_written_and_exported_as_any_others(cli: Cli, run: P
     command = ("compress", run / "float", *INT8, "--qat", "--qat-epochs", 1)
     outcome = cli(*command)
     assert outcome.code == 0, outcome.err
-    assert "after 1 epochs of training" in outcome.err
+    assert "after 1 epoch of training" in outcome.err
     bundle = open_bundle(run / "int8")
     figures, graph = bundle.manifest.figures, load_graph(bundle)
     assert figures["qat_epochs"] == 1
