@@ -9,15 +9,25 @@ What was decided, and why:
 * **Ranges are observed after the activation**, on the fused tensors, so no level is spent on values a relu removes; a
   clamp costs nothing, since the end of the range does it. A range never reaches beyond what its reader can tell
   apart: in front of a hard-swish it ends at -3, below which the output is 0 anyway.
-* **Plain minimum and maximum** is the default. See :mod:`edgecnn.compress.calibrate` for the comparison.
+* **Channels are equalized before anything is decided** (:mod:`edgecnn.compress.equalize`): one scale per tensor is
+  enough for activations once all channels use it.
+* **Weights are rounded by what they meet** (:mod:`edgecnn.compress.rounding`), not each to the nearest step. Together
+  the two took MCUNet's divergence from its float network from 0.082 to 0.013 nats, for two passes over the calibration
+  pictures and no gradient.
+* **Ranges**: ``auto`` tries minimum and maximum, a percentile, entropy and squared error for each tensor and takes the
+  one that its readers lose least by (:mod:`edgecnn.compress.choosing`). The moving average is there by name only: it
+  depends on the order of the pictures and cuts what the last ones do not show (MCUNet loses 12 points by it).
+* **Every repair is judged** on validation pictures against plain quantization and not used where it does not help
+  (:mod:`edgecnn.pipeline.quantizing`).
 * **The numbers of the input are not calibrated but known**: pixel - 128 is the quantized input, exactly.
 * **Hard-swish is decomposed** into a gate ``clamp(x / 6 + 1/2, 0, 1)`` with the fixed numbers 1/255 and -128, and a
   product. No runtime has a fast int8 hard-swish, all have these two. SiLU likewise, with a sigmoid.
 * **Weights** are symmetric per output channel in [-127, 127]; biases int32. One scale per tensor loses 3-6 points on
   depthwise nets.
-* **Same pictures, same numbers**: neither the order nor the batching of the calibration pictures, nor the number of
-  threads, changes the minimum and maximum of a tensor by more than float32 rounding of the float network itself; the
-  quantized network is computed with exact sums and gives the same bits everywhere.
+* **Same pictures, same numbers**: neither the batching of the calibration pictures nor the number of threads changes
+  what is seen of a tensor by more than float32 rounding of the float network itself (their order decides in which
+  places rounding looks at them, and the pictures are sorted); the quantized network is computed with exact sums and
+  gives the same bits everywhere.
 * **Training comes after deciding, if at all** (:mod:`edgecnn.compress.qat`): it starts from these numbers, is taught by
   the float network, and ends in numbers of the same kind, which are kept only where they are more accurate on the
   validation pictures.
