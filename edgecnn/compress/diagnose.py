@@ -17,9 +17,10 @@ from torch import Tensor
 
 from edgecnn import tasks
 from edgecnn.compress.calibrate import Method
+from edgecnn.compress.causes import Reason
 from edgecnn.compress.layer_facts import WEIGHTED, LayerFacts, measure, sqnr_db
 from edgecnn.compress.range_origin import normalization_of, origin, reads_alike
-from edgecnn.compress.reasons import Case, Reason, explain, findings
+from edgecnn.compress.reasons import Case, explain, findings
 from edgecnn.compress.simulate import Simulation, dequantized
 from edgecnn.errors import UsageError
 from edgecnn.graph.interpret import Images, run
@@ -58,13 +59,15 @@ class Layer:
 @dataclass(frozen=True)
 class Diagnosis:
     """``whole`` is the int8 network against the float one; ``findings`` are of the whole network; ``layers`` the worst
-    first: those whose sensitivity was measured by what the answers lose, the others by their own noise.
+    first: those whose sensitivity was measured by what the answers lose, the others by their own noise. ``order`` has
+    their names in the order of the network.
     """
 
     images: int
     whole: Score
     findings: tuple[Reason, ...]
     layers: tuple[Layer, ...]
+    order: tuple[str, ...]
 
 
 def diagnose(
@@ -128,7 +131,7 @@ def diagnose(
         without[name] = score(simulation.run(images, activations=rest, weights=rest))
     layers = [Layer(facts[name], only.get(name), without.get(name), explain(case, facts[name])) for name in names]
     layers.sort(key=lambda layer: (layer.only is None, layer.only.db if layer.only else layer.facts.own_db))
-    return Diagnosis(len(images), score(run(integer, images)), found, tuple(layers))
+    return Diagnosis(len(images), score(run(integer, images)), found, tuple(layers), tuple(names))
 
 
 def _suspects(simulation: Simulation, names: Sequence[str], images: Images, most: int, tell: Tell) -> list[str]:
