@@ -24,7 +24,7 @@ from edgecnn.recipe import Recipe, load, parse
 from edgecnn.report.rows import ParityRow, Row
 from edgecnn.runtimes.ports import Normalization
 from edgecnn.spec import Format, Runtime
-from edgecnn.steps import PruneStep, QuantizeStep, Training, TrainStep
+from edgecnn.steps import PruneStep, QatTraining, QuantizeStep, Training, TrainStep
 
 DEFAULT_RUNTIMES = (Runtime.TORCH, Runtime.ONNXRUNTIME, Runtime.LITERT)
 
@@ -53,6 +53,7 @@ def compress_recipe(
     round_to: int = 8,
     recovery: Training | None = None,
     calibration: dict[str, Any] | None = None,
+    qat: QatTraining | None = None,
     seed: int = 0,
 ) -> Recipe:
     """The recipe that one compress verb means, resolved against the run that ``parent`` is in.
@@ -64,7 +65,10 @@ def compress_recipe(
         heal = None if recovery is None else recovery.model_dump(mode="json")
         steps.append({"kind": "prune", "ratio": prune, "round_to": round_to, "recovery": heal, "seed": seed})
     if quantize is not None:
-        steps.append({"kind": "quantize", "precision": quantize, "seed": seed, **(calibration or {})})
+        taught = {} if qat is None else {"qat": qat.model_dump(mode="json")}
+        steps.append({"kind": "quantize", "precision": quantize, "seed": seed, **(calibration or {}), **taught})
+    elif qat is not None:
+        raise UsageError("quantization-aware training needs numbers to start from", hint="add --quantize int8")
     if not steps:
         raise UsageError("nothing to do", hint="say what: --prune 0.3, --quantize int8, or both")
     refuse_int8(parent, "compressed further")
@@ -77,7 +81,7 @@ def compress(path: str | Path, *, context: Context | None = None, **settings: An
     """Prune and/or quantize a float bundle (or a run's ``float`` stage); returns the last bundle written.
 
     ``settings``: ``prune`` (fraction of channels), ``quantize="int8"``, ``round_to``, ``recovery``, ``calibration``,
-    ``seed``.
+    ``qat``, ``seed``.
     """
     parent = open_bundle(Path(path))
     recipe = compress_recipe(parent, **{"recovery": PruneStep().recovery, **settings})

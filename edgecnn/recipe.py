@@ -19,7 +19,21 @@ from pydantic import Field, ValidationError
 
 from edgecnn import yaml_text
 from edgecnn.errors import UsageError
-from edgecnn.steps import STEPS, BenchmarkStep, ExportStep, PruneStep, QuantizeStep, Settings, Step, Training, TrainStep
+from edgecnn.steps import (
+    STEPS,
+    BenchmarkStep,
+    ExportStep,
+    PruneStep,
+    QatTraining,
+    QuantizeStep,
+    Settings,
+    Step,
+    Training,
+    TrainStep,
+)
+
+INSIDE: dict[str, type[Training]] = {"recovery": Training, "qat": QatTraining}
+"""Settings of a step that are a training of their own."""
 
 LIST = "edgecnn recipes lists some; edgecnn train ... --dry-run prints one"
 
@@ -111,7 +125,7 @@ def _beside(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The recipe, in which the files that its steps name are found beside it, wherever it is run from."""
     steps = raw.get("steps")
     named = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
-    for step in [*named, *(step["recovery"] for step in named if isinstance(step.get("recovery"), dict))]:
+    for step in [*named, *(step[key] for step in named for key in INSIDE if isinstance(step.get(key), dict))]:
         file = step.get("albumentations")
         if isinstance(file, str) and (folder / file).is_file():
             step["albumentations"] = str(folder / file)
@@ -161,8 +175,9 @@ def _place(loc: tuple[Any, ...]) -> tuple[str, str]:
 
 def _fields(kind: str, loc: tuple[Any, ...]) -> list[str]:
     """The names that are known where an unknown one was found."""
-    if "recovery" in loc[:-1]:
-        return list(Training.model_fields)
+    for key, training in INSIDE.items():
+        if key in loc[:-1]:
+            return list(training.model_fields)
     steps = {each.model_fields["kind"].default: each for each in STEPS}
     return list(steps.get(kind, Recipe).model_fields)
 

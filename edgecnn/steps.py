@@ -146,17 +146,43 @@ class PruneStep(Settings):
     produces: ClassVar[str | None] = "float"
 
 
+class QatTraining(Training):
+    """Quantization-aware training: with the float parent as the teacher, whose logits have ``distill_weight``.
+
+    float32 throughout; see ``compress/qat.py`` for that and for the rate.
+    """
+
+    epochs: Positive = 3
+    lr: Rate = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.2
+    label_smoothing: Share = 0.0
+    precision: Literal["fp32"] = "fp32"
+    distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
+    temperature: Rate = 1.0
+
+
 class QuantizeStep(Settings):
-    """Post-training int8: weights per channel, activations per tensor, numbers decided once for every format."""
+    """int8: weights per channel, activations per tensor, numbers decided once for every format.
+
+    They are decided after training, on calibration pictures; ``repair`` equalizes channels and rounds weights by what
+    they meet; ``qat`` trains the numbers further. ``max_drop``: percentage points of accuracy that may be lost on the
+    validation pictures before the step says that the numbers are not good enough.
+    """
 
     kind: Literal["quantize"] = "quantize"
     input: Name | None = None
     output: Name | None = None
     precision: Literal["int8"] = "int8"
     calibration_images: Positive = 512
-    calibration_method: Literal["minmax", "percentile", "mse"] = "minmax"
+    calibration_method: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
+    repair: bool = True
+    max_drop: Annotated[float, Field(ge=0)] = 0.5
     hard_swish: Literal["decompose", "native"] = "decompose"
+    qat: QatTraining | None = None
     seed: int = 0
+    device: str = "auto"
+    threads: Positive | None = None
 
     consumes: ClassVar[tuple[str, ...]] = ("float",)
     produces: ClassVar[str | None] = "int8"

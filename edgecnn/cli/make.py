@@ -10,7 +10,7 @@ import typer
 from edgecnn import catalog
 
 if TYPE_CHECKING:
-    from edgecnn.steps import Training
+    from edgecnn.steps import QatTraining, Training
 
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the recipe that these flags mean, and stop.")]
@@ -19,6 +19,11 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Moved = Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the bundle's pictures are now.")]
 TRAIN_SET = "Any other setting of training: --set cutout=8 --set ema=0.99; --dry-run shows them all."
 STEP_SET = "Change a setting of the recipe: --set steps.0.epochs=5; --dry-run shows them all."
+OPTIMIZATION = {
+    *("optimizer", "momentum", "nesterov", "schedule", "ema", "l1", "layer_decay", "clip_norm", "sam"),
+    *("patience", "low_size", "low_epochs", "frozen_bn", "sync_bn", "compile"),
+}
+"""Settings of a training that suited its network, and need not suit what is made of it."""
 SOURCE = "A folder (train/ val/ test/ or class folders), a .csv, .parquet or datasets folder, digits, torchvision:NAME."
 MODEL = f"{', '.join(catalog.MODELS)} or timm:NAME, torchvision:NAME."
 
@@ -78,7 +83,16 @@ def compress(
     recovery_epochs: Annotated[int, typer.Option(min=0, help="Training after pruning; 0: none.")] = 5,
     recovery_lr: Annotated[float, typer.Option(help="Highest learning rate of it.")] = 0.02,
     calibration_images: Annotated[int, typer.Option(min=1, help="Training pictures that decide the ranges.")] = 512,
-    calibration_method: Annotated[str, typer.Option(help="minmax, percentile or mse.")] = "minmax",
+    calibration_method: Annotated[
+        str, typer.Option(help="auto, minmax, moving_average, percentile, entropy or mse.")
+    ] = "auto",
+    repair: Annotated[bool, typer.Option(help="Equalize channels, round weights by what they meet.")] = True,
+    max_drop: Annotated[float, typer.Option(min=0, help="Points of accuracy that int8 may lose.")] = 0.5,
+    qat: Annotated[
+        bool, typer.Option("--qat", help="Train the quantized network too, taught by the float one.")
+    ] = False,
+    qat_epochs: Annotated[int, typer.Option(min=1, help="Passes of that training over the pictures.")] = 3,
+    qat_lr: Annotated[float, typer.Option(help="Highest learning rate of it.")] = 1e-3,
     data: Moved = None,
     seed: Seed = 0,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=STEP_SET)] = None,
@@ -101,7 +115,13 @@ def compress(
         quantize=quantize,
         round_to=round_to,
         recovery=recovery,
-        calibration={"calibration_images": calibration_images, "calibration_method": calibration_method},
+        calibration={
+            "calibration_images": calibration_images,
+            "calibration_method": calibration_method,
+            "repair": repair,
+            "max_drop": max_drop,
+        },
+        qat=qat_of(parent.manifest.config, qat_epochs, qat_lr) if trained and qat else None,
         seed=seed,
     )
     raw = recipes.parse_yaml(recipes.dump(made))
@@ -121,6 +141,19 @@ def recovery_of(config: dict[str, Any], epochs: int, lr: float) -> Training:
     was = {key: value for key, value in taught.items() if key in Training.model_fields}
     short = {"warmup_epochs": 0.5, "patience": None, "low_size": None, "low_epochs": 0}
     return Training(**{**was, **short, "epochs": epochs, "lr": lr})
+
+
+def qat_of(config: dict[str, Any], epochs: int, lr: float) -> QatTraining:
+    """Quantization-aware training on pictures as the parent saw them in its training. Raises ``UsageError``."""
+    from edgecnn.errors import UsageError
+    from edgecnn.steps import QatTraining, Training
+
+    if not lr > 0:
+        raise UsageError(f"--qat-lr is {lr}", hint="a learning rate is above 0")
+    taught = config.get("recovery") or config
+    own = QatTraining.__annotations__.keys() | OPTIMIZATION
+    seen = {key: value for key, value in taught.items() if key in Training.model_fields and key not in own}
+    return QatTraining(**{**seen, "epochs": epochs, "lr": lr})
 
 
 def export(

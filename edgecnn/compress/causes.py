@@ -29,13 +29,13 @@ class Cause(StrEnum):
 REPAIRS: dict[Cause, str] = {
     Cause.BIAS_SHIFT: "quantize the float bundle again (edgecnn compress FLOAT --quantize int8), or --qat",
     Cause.UNFUSED_BN: "put the BatchNorm directly behind a convolution that nobody else reads: capture then folds it",
-    Cause.BLOWN_CHANNEL: "train with --activation relu6, which bounds every channel, or with more --weight-decay;"
-    " --calibration-method mse gives the other channels more levels",
+    Cause.BLOWN_CHANNEL: "compress with --repair (the default), which gives channels one range where it can; else train"
+    " with --activation relu6, which bounds every channel, or with more --weight-decay",
     Cause.PREPROCESSING: "calibrate on pictures that are read as in training: edgecnn compress FLOAT --quantize int8"
     " reads them so, with --data where they are now",
     Cause.FEW_IMAGES: "--calibration-images 512",
     Cause.SATURATED: "more --calibration-images; --calibration-method minmax cuts nothing",
-    Cause.DEPTHWISE: "train with --activation relu6, which bounds every channel; else --qat",
+    Cause.DEPTHWISE: "compress with --repair (the default), which gives channels one range; else --qat",
     Cause.RESIDUAL: "--qat, which brings both branches to steps that fit each other",
     Cause.HARD_SWISH: "--calibration-method mse, which cuts the tail; or train with --activation relu6, which has none",
     Cause.OUTLIERS: "--calibration-method percentile or mse",

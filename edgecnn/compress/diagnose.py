@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from edgecnn import tasks
-from edgecnn.compress.calibrate import Method
 from edgecnn.compress.causes import Reason
 from edgecnn.compress.layer_facts import WEIGHTED, LayerFacts, measure, sqnr_db
 from edgecnn.compress.range_origin import normalization_of, origin, reads_alike
+from edgecnn.compress.ranges import Method
 from edgecnn.compress.reasons import Case, explain, findings
 from edgecnn.compress.simulate import Simulation, dequantized
 from edgecnn.errors import UsageError
@@ -77,7 +77,7 @@ def diagnose(
     *,
     calibration: Images | None = None,
     calibration_count: int | None = None,
-    method: Method = "minmax",
+    method: Method | None = "minmax",
     worst: int = 12,
     task: Task = Task.MULTI_CLASS,
     tell: Tell = lambda line: None,
@@ -90,7 +90,7 @@ def diagnose(
         images: dozens are enough: noise is an average over all values of a tensor.
         calibration: the pictures that decided the ranges, if they are known: then the ranges must come out again.
         calibration_count: how many these were, where not all of them are given.
-        method: how the ranges were decided.
+        method: how the ranges were decided on these; ``None``: not by calibration but by training.
         worst: of so many layers the sensitivity is measured in a network of more than ``SMALL``; each costs two passes
             over the pictures. They are those that cost most on ``PROXY`` pictures.
         tell: gets a line of progress at a time.
@@ -116,7 +116,7 @@ def diagnose(
     found = findings(
         facts,
         alike=reads_alike(real, integer),
-        origin=origin(real, integer, images if calibration is None else calibration, method),
+        origin=origin(real, integer, images if calibration is None else calibration, method) if method else None,
         known=calibration is not None,
         calibration_count=calibration_count,
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgecnn.compress.causes import Cause, Reason
 from edgecnn.compress.layer_facts import GATE, WEIGHTED, LayerFacts, hard_swish_gate, is_hard_gate, span
-from edgecnn.compress.range_origin import AS_IS, Origin, is_depthwise, normalization_of
+from edgecnn.compress.range_origin import AS_IS, SAME, Origin, is_depthwise, normalization_of
 from edgecnn.graph.ir import Graph, Node, Op
 from edgecnn.graph.simplify import is_scale_shift
 
@@ -30,9 +30,9 @@ SATURATED = 1e-3  # share of values beyond the grid, if some lie far beyond
 UNUSED = 2.0  # width of the grid over that of the observed range
 BEYOND = 0.05  # a range is left when values go so far beyond, in its widths
 FEW_IMAGES, FEW_LEFT = 32, 0.1  # fewer calibration pictures are too few when so many tensors' ranges are left
-EXPLAINED, TIMES = 0.01, 0.3  # first ranges are so far off, and another reading brings it down to so much of that
+TIMES = 0.3  # another way to read the pictures explains ranges that it brings so much nearer
 OFF_KNOWN, OFF_UNKNOWN = 0.15, 0.4  # median distance that nothing explains: calibration pictures known, or not
-OFF_OTHERS = 0.15  # as EXPLAINED, on pictures that are not those of calibration
+OFF_OTHERS = 0.15  # as SAME, on pictures that are not those of calibration
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ class Case:
 
 
 def findings(
-    facts: Mapping[str, LayerFacts], *, alike: bool, origin: Origin, known: bool, calibration_count: int | None
+    facts: Mapping[str, LayerFacts], *, alike: bool, origin: Origin | None, known: bool, calibration_count: int | None
 ) -> tuple[Reason, ...]:
     """What is wrong with the whole network rather than with a layer.
 
     Args:
         facts: of every layer.
         alike: whether float and int8 network read a pixel as the same number.
-        origin: where the first ranges come from.
+        origin: where the first ranges come from; ``None``: from no pictures, they were trained.
         known: whether ``origin`` was found on the calibration pictures themselves.
         calibration_count: how many these are.
     """
@@ -95,10 +95,12 @@ def explain(case: Case, facts: LayerFacts) -> tuple[Reason, ...]:
     return reasons or (Reason(Cause.ROUNDING, f"256 levels leave {facts.own_db:.0f} dB, as they do elsewhere"),)
 
 
-def _mismatch(alike: bool, origin: Origin, known: bool) -> str | None:
+def _mismatch(alike: bool, origin: Origin | None, known: bool) -> str | None:
     if not alike:
         return "the int8 network reads a pixel as another number than the float network: mean or std differ"
-    least = EXPLAINED if known else OFF_OTHERS
+    if origin is None:
+        return None
+    least = SAME if known else OFF_OTHERS
     if origin.as_is >= least and origin.nearest <= TIMES * origin.as_is and origin.reading != AS_IS:
         return (
             f"the first ranges are {origin.as_is:.1%} of their width from the float network's on these pictures, and"

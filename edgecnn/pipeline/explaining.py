@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.bundle import Bundle
-from edgecnn.compress.calibrate import Method
 from edgecnn.compress.causes import Reason
 from edgecnn.compress.diagnose import Diagnosis, Layer, Score, diagnose
 from edgecnn.compress.layer_facts import LayerFacts, bin_edges
@@ -25,7 +24,7 @@ from edgecnn.report.diagnosis_page import DiagnosisPage, LossRow, TensorHistogra
 from edgecnn.spec import Split
 
 CALIBRATION = "calibration.txt"
-MOST_CALIBRATION = 256  # of the calibration pictures so many tell where ranges come from
+MOST_CALIBRATION = 512  # of the calibration pictures so many tell where ranges come from
 SHOWN_HISTOGRAMS = 6
 BARS = 96  # of a histogram, about
 
@@ -69,15 +68,15 @@ def explain(context: Context, bundle: Bundle, images: int = 64) -> Explanation:
             f"{bundle.path} is a float bundle: it has no int8 numbers to explain",
             hint="quantize it first: edgecnn compress FLOAT --quantize int8; then give the int8 bundle",
         )
-    data = data_of(bundle, context.data)
-    method = bundle.manifest.config["calibration_method"]
+    data, config = data_of(bundle, context.data), bundle.manifest.config
+    trained = bundle.manifest.figures["rung"] == "trained"
     found = diagnose(
         float_twin(bundle),
         load_graph(bundle),
         load_split(data, Split.VAL, preprocess_of(bundle), limit=images, seed=1).images,
         calibration=_calibration(bundle, data),
         calibration_count=int(bundle.manifest.figures["calibration_images"]),
-        method=cast(Method, method) if method in get_args(Method) else "minmax",
+        method=None if trained else config["calibration_method"],
         task=bundle.task,
         tell=context.tell,
     )

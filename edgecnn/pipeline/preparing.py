@@ -20,7 +20,7 @@ from edgecnn.pipeline.context import Context
 from edgecnn.pipeline.streaming import channels_of, divided, training_pictures
 from edgecnn.pipeline.teaching import Named
 from edgecnn.spec import Preprocess, Split, Task
-from edgecnn.steps import Settings, Training, TrainStep
+from edgecnn.steps import PruneStep, QuantizeStep, Settings, Training, TrainStep
 from edgecnn.tasks import outputs
 from edgecnn.train import hints, machine
 from edgecnn.train.augment import refuse_colour
@@ -153,6 +153,13 @@ def train_config(settings: Training, seed: int, device: str, threads: int | None
     config = TrainConfig(**{**values, "seed": seed, "device": device, "threads": threads})
     machine.check(config)
     return config
+
+
+def retraining(step: PruneStep | QuantizeStep, training: Training, task: Task, p: Preprocess) -> TrainConfig:
+    """How a network of that task is trained again after ``step`` changed it. Raises what it consists of raises."""
+    settings = train_config(training, step.seed, step.device, step.threads)
+    check_augmentation(settings, p.size, p.channels)
+    return replace(settings, task=None if task is Task.MULTI_CLASS else task)
 
 
 def check_augmentation(settings: TrainConfig, size: int, channels: int = 3) -> None:

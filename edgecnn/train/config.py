@@ -35,6 +35,7 @@ LATER = {
     "hints": "auto",
     "task": None,
     "grey": False,
+    "qat": None,
 }
 """Settings that came when trainings were under way, and their values where nothing changed for those."""
 

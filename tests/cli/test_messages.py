@@ -40,6 +40,13 @@ GARBAGE = b"\x80\x81 this is neither text nor a model \xff\xfe"
         ("compress GOOD --quantize int4", "steps.0.precision: Input should be 'int8', found 'int4'"),
         ("compress GOOD --quantize int8 --calibration-method maximum", "calibration_method"),
         ("compress GOOD --prune 0.3 --recovery-lr 0", "--recovery-lr"),
+        ("compress GOOD --qat", "needs numbers to start from"),
+        ("compress GOOD --quantize int8 --qat --qat-lr 0", "--qat-lr"),
+        (
+            "compress GOOD --quantize int8 --qat --set steps.0.qat.precision=bf16",
+            "Input should be 'fp32', found 'bf16'",
+        ),
+        ("compress GOOD --quantize int8 --qat --set steps.0.qat.epoch=2", "did you mean epochs?"),
         ("compress GOOD/pruned-int8 --quantize int8", "is int8 already"),
         ("compress GOOD/pruned-int8 --prune 0.3", "float bundle it was made from"),
         ("diagnose GOOD", "it has no int8 numbers to explain"),
