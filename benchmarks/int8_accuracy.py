@@ -41,21 +41,14 @@ from numpy.typing import NDArray
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
 from edgecnn.measure.accuracy import accuracy, correct
-from edgecnn.measure.classification import log_softmax
 from edgecnn.measure.machine import state
-from edgecnn.measure.parity import sqnr_db
+from edgecnn.measure.parity import divergence, sqnr_db
 from edgecnn.measure.resampling import draw_weights, interval, weighted_means
 from edgecnn.measure.stats import RESAMPLES, mcnemar, paired_difference, wilson
 from edgecnn.spec import Interval
 from edgecnn.versions import installed
 
 NO_PEERS = ("edgecnn", "edgecnn_plain", "pt2e_x86")  # our own, and one that is not int8 throughout
-
-
-def divergence(reference: Logits, logits: Logits) -> NDArray[np.float64]:
-    """KL(reference || logits) of each picture (N,) in nats, of softmax over logits (N, K)."""
-    wanted, found = log_softmax(reference), log_softmax(logits)
-    return np.asarray((np.exp(wanted) * (wanted - found)).sum(axis=1))
 
 
 def scores(reference: Logits, logits: Logits, labels: NDArray[np.int64]) -> dict[str, Any]:

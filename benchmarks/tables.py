@@ -122,7 +122,7 @@ QUANTIZERS = {
     "nncf_fast": "NNCF, fast bias correction",
     "nncf_full": "NNCF, full bias correction",
     "nncf_full_mixed": "NNCF, full, preset mixed",
-    "pt2e": "PT2E, litert-torch's quantizer",
+    "pt2e": "PT2E, litert-torch's quantizer (rounds before ReLU6)",
     "pt2e_x86": "PT2E, x86 (sums, pooling in float)",
 }
 INT8_SUBJECTS = {

@@ -52,12 +52,16 @@ class FormatRow:
 
 @dataclass(frozen=True)
 class RuntimeRow:
-    """An engine: ``target`` is its class, ``package`` what pip installs by the name ``extra``, and what it reads."""
+    """An engine: ``target`` is its class, ``package`` what pip installs by the name ``extra``, and what it reads.
+
+    Any one of ``modules`` must be there for it to run.
+    """
 
     target: str
     package: str
     extra: str
     formats: tuple[Format, ...]
+    modules: tuple[str, ...] = ()
 
 
 MODELS: dict[str, ModelRow] = {
@@ -178,16 +182,24 @@ FORMATS: dict[Format, FormatRow] = {
 }
 
 RUNTIMES: dict[Runtime, RuntimeRow] = {
-    Runtime.TORCH: RuntimeRow("edgecnn.runtimes.engine_torch:Engine", "torch", "", (Format.TORCH,)),
+    # The first engine that reads a format is the one an exported file must agree with to be kept.
+    Runtime.TORCH: RuntimeRow("edgecnn.runtimes.engine_torch:Engine", "torch", "", (Format.TORCH,), ("torch",)),
     Runtime.ONNXRUNTIME: RuntimeRow(
-        "edgecnn.runtimes.engine_onnxruntime:Engine", "onnxruntime", "onnxruntime", (Format.ONNX,)
+        "edgecnn.runtimes.engine_onnxruntime:Engine", "onnxruntime", "onnxruntime", (Format.ONNX,), ("onnxruntime",)
     ),
-    Runtime.LITERT: RuntimeRow("edgecnn.runtimes.engine_litert:Engine", "ai-edge-litert", "litert", (Format.TFLITE,)),
+    # The TFLite runtime under its present and its former name.
+    Runtime.LITERT: RuntimeRow(
+        "edgecnn.runtimes.engine_litert:Engine",
+        "ai-edge-litert",
+        "litert",
+        (Format.TFLITE,),
+        ("ai_edge_litert", "tflite_runtime"),
+    ),
+    Runtime.OPENVINO: RuntimeRow(
+        "edgecnn.runtimes.engine_openvino:Engine", "openvino", "openvino", (Format.ONNX,), ("openvino",)
+    ),
     Runtime.NULL: RuntimeRow("edgecnn.runtimes.engine_null:Engine", "", "", (Format.TORCH, Format.ONNX, Format.TFLITE)),
 }
-
-LITERT_MODULES = ("ai_edge_litert", "tflite_runtime")
-"""The TFLite runtime under its present and its former name."""
 
 Row = TypeVar("Row")
 
@@ -232,9 +244,8 @@ def model_row(name: str) -> ModelRow:
 
 def engines() -> dict[str, str]:
     """Each runtime and whether it can be used here, or how to install it."""
-    modules = {Runtime.TORCH: ("torch",), Runtime.ONNXRUNTIME: ("onnxruntime",), Runtime.LITERT: LITERT_MODULES}
     found = {}
     for name, row in RUNTIMES.items():
-        here = not row.package or any(importlib.util.find_spec(module) for module in modules[name])
+        here = not row.package or any(importlib.util.find_spec(module) for module in row.modules)
         found[str(name)] = "ready" if here else f"not installed: pip install 'edgecnn[{row.extra}]'"
     return found

@@ -60,6 +60,7 @@ class Runtime(StrEnum):
     TORCH = "torch"
     ONNXRUNTIME = "onnxruntime"
     LITERT = "litert"
+    OPENVINO = "openvino"
     NULL = "null"
 
 

@@ -147,7 +147,7 @@ class PruneStep(Settings):
 
 
 class QatTraining(Training):
-    """Quantization-aware training: with the float parent as the teacher, whose logits have ``distill_weight``.
+    """Quantization-aware training, with the float parent as the teacher: by default its logits are all that is learned.
 
     float32 throughout; see ``compress/qat.py`` for that and for the rate.
     """
@@ -158,7 +158,7 @@ class QatTraining(Training):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.2
     label_smoothing: Share = 0.0
     precision: Literal["fp32"] = "fp32"
-    distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
+    distill_weight: Annotated[float, Field(ge=0, le=1)] = 1.0
     temperature: Rate = 1.0
 
 

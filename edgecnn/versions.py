@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 RECORDED = (
-    *("edgecnn", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "torch-pruning", "timm"),
+    *("edgecnn", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "openvino", "torch-pruning", "timm"),
     *("albumentations", "opencv-python-headless"),
 )
 

@@ -38,9 +38,7 @@ def verify(
 
 def benchmark(
     targets: Annotated[list[Path], typer.Argument(help="Bundles, runs, .onnx or .tflite files.")],
-    runtime: Annotated[
-        str, typer.Option(help="Comma-separated: torch,onnxruntime,litert,null.")
-    ] = "torch,onnxruntime,litert",
+    runtime: Annotated[str, typer.Option(help=f"Comma-separated: {','.join(Runtime)}.")] = "torch,onnxruntime,litert",
     threads: Annotated[str, typer.Option(help="Comma-separated numbers of threads.")] = "1",
     restarts: Annotated[int, typer.Option(min=1, help="Worker processes per row.")] = 5,
     budget: Annotated[float, typer.Option(help="Seconds per row at most.")] = 30.0,

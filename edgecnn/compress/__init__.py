@@ -18,4 +18,7 @@ What was decided, and why:
 * **Same pictures, same numbers**: neither the order nor the batching of the calibration pictures, nor the number of
   threads, changes the minimum and maximum of a tensor by more than float32 rounding of the float network itself; the
   quantized network is computed with exact sums and gives the same bits everywhere.
+* **Training comes after deciding, if at all** (:mod:`edgecnn.compress.qat`): it starts from these numbers, is taught by
+  the float network, and ends in numbers of the same kind, which are kept only where they are more accurate on the
+  validation pictures.
 """

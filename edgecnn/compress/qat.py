@@ -16,6 +16,17 @@ of the same kind, so whatever renders, verifies or runs those need not know.
   clamped to [0, 1]. Zero points stay, so zero is exact and a clamp at zero costs nothing. Tensors that must have the
   same numbers share one step.
 * **Biases stay real** while they are trained: at int32 their rounding is far below that of the sums they join.
+* **The teacher is the float network, and by default the only one**, at temperature 1. A small MobileNetV2 (68 % on
+  CIFAR-10 at 32 px), three epochs on 3,000 pictures, KL divergence from the float network and top-1 agreement with it
+  on 3,000 others:
+
+      numbers                               KL divergence   top-1 agreement
+      calibrated                            0.00063         98.7 %
+      rate 0.001, teacher alone             0.00050         98.9 %
+      rate 0.01, teacher alone              0.00042         98.8 %
+      rate 0.01, a tenth from the labels    0.00134         97.9 %
+      rate 0.03, teacher alone              0.29690         64.0 %
+
 * **float32 throughout.** In bfloat16, with 8 significant bits, sums would be rounded as coarsely as int8 rounds them,
   but elsewhere.
 """

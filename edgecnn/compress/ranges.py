@@ -69,7 +69,9 @@ def entropy_range(observer: Observer) -> Range:
     """
     centres, weights = _used_bins(observer)
     ends = min(observer.low, 0.0), max(observer.high, 0.0)
-    return min((_divergence(centres, weights, ends, s), -s, (ends[0] * s, ends[1] * s)) for s in SHRINK)[2]
+    return min(
+        (_divergence(centres, weights, observer.width, ends, s), -s, (ends[0] * s, ends[1] * s)) for s in SHRINK
+    )[2]
 
 
 SHRINK = np.linspace(1.0, 0.3, 71)
@@ -101,18 +103,22 @@ def _error(values: Floats, weights: Floats, low: float, high: float) -> float:
     return float(((rounded - values) ** 2 * weights).sum())
 
 
-def _divergence(values: Floats, weights: Floats, ends: Range, shrink: float) -> float:
+def _divergence(values: Floats, weights: Floats, width: float, ends: Range, shrink: float) -> float:
     low, high = ends[0] * shrink, ends[1] * shrink
     if high - low <= 0:
         return float(np.inf)
     inside = (values >= low) & (values <= high)
+    beyond = weights[values < low].sum(), weights[values > high].sum()
     if not inside.any():
         return float(np.inf)
+    gaps = values[inside][0] - low, high - values[inside][-1]
+    if any(cut > 0 and gap > width for cut, gap in zip(beyond, gaps, strict=True)):
+        return float(np.inf)  # Q has nothing in the end bin where P has all that lies beyond
     kept = weights[inside].copy()
     step = np.rint((values[inside] - low) / (high - low) * STEPS).astype(np.int64)
     spread = np.bincount(step, kept, STEPS + 1) / np.maximum(np.bincount(step, minlength=STEPS + 1), 1)
     approximation = spread[step]
-    kept[0] += weights[values < low].sum()
-    kept[-1] += weights[values > high].sum()
+    kept[0] += beyond[0]
+    kept[-1] += beyond[1]
     p, q = kept / kept.sum(), approximation / approximation.sum()
     return float((p * np.log(p / q)).sum())

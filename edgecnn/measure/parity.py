@@ -55,7 +55,7 @@ class StageKind(StrEnum):
     SAME_ARITHMETIC = "same_arithmetic"
     QUANTIZING = "quantizing"
     RENDERING_INT8 = "rendering_int8"
-    PRUNING = "pruning"
+    TRAINED_AGAIN = "trained_again"
 
 
 THRESHOLDS: dict[StageKind, Thresholds] = {
@@ -66,7 +66,7 @@ THRESHOLDS: dict[StageKind, Thresholds] = {
     # the same integers in another engine: roundings of half a step may go the other way
     StageKind.RENDERING_INT8: Thresholds(agreement=0.99, cosine=0.999, sqnr_db=25.0),
     # another network, trained again: only its answers are comparable
-    StageKind.PRUNING: Thresholds(agreement=0.80),
+    StageKind.TRAINED_AGAIN: Thresholds(agreement=0.80),
 }
 
 

@@ -3,7 +3,7 @@ layer.
 
     float bundle     torch module     -> captured graph            same arithmetic
     pruned bundle    parent's module  -> pruned module             another network: told, holds no file back
-    int8 bundle      parent's graph   -> integer simulation        quantizing
+    int8 bundle      parent's graph   -> integer simulation        quantizing; or, where it was trained (QAT), as pruned
     each export      graph            -> file in its own runtime   rendering: nothing may change but rounding
     golden.npz       logits written   -> logits now                nothing may change
 
@@ -41,12 +41,17 @@ IMAGES = 256
 TRACED = 8
 """So many images are followed layer by layer when a stage fails."""
 
-GOLDEN, GRAPH, INT8, PRUNED = "logits now", "graph", "int8 simulation", "after pruning"
+GOLDEN, GRAPH, INT8 = "logits now", "graph", "int8 simulation"
+PRUNED, LEARNED = "after pruning", "after int8 training"
+TOLD = (PRUNED, LEARNED)
+"""Stages that trained another network: no file is wrong because its answers differ."""
 ADVICE = {
     GOLDEN: "the bundle no longer computes what it did: compare the versions in its manifest with edgecnn doctor",
     GRAPH: "capturing changed the network: please report the model",
     INT8: "int8 loses too much: calibrate with more images or another method, or train longer first",
     PRUNED: "the pruned network answers otherwise than its parent: prune less or recover longer (its accuracy decides)",
+    LEARNED: "the int8 network has learned other answers than its parent's (its accuracy decides): train it at a lower "
+    "rate, or with a higher distill_weight",
 }
 RENDERED = "what the file computes is not what was decided: export it again with --force"
 
@@ -135,14 +140,14 @@ def gate(rows: list[ParityRow]) -> None:
 
 
 def gate_files(context: Context, rows: list[ParityRow]) -> None:
-    """The gate of a run: that a pruned network answers otherwise is told only, since files made from it are right.
+    """The gate of a run: that a network trained again answers otherwise is told only: files made from it are right.
 
     Raises ``GateError`` for all else that failed.
     """
     for row in rows:
-        if row.stage == PRUNED and row.status is Status.FAILED:
+        if row.stage in TOLD and row.status is Status.FAILED:
             context.tell(f"warning: {row.bundle} compared with {row.parent}: {row.note}")
-    gate([row for row in rows if row.stage != PRUNED])
+    gate([row for row in rows if row.stage not in TOLD])
 
 
 def _origin_rows(context: Context, subject: Subject) -> list[ParityRow]:
@@ -154,6 +159,9 @@ def _origin_rows(context: Context, subject: Subject) -> list[ParityRow]:
                 f"the float parent of {bundle.path} is gone", hint="verify needs it: keep the run together"
             )
         before = Subject(parent, lambda: subject.images)
+        if bundle.manifest.figures.get("qat_kept"):
+            learned = Side(LEARNED, subject.graph_logits)
+            return [_compare(subject, Side("float graph", before.graph_logits), learned, StageKind.TRAINED_AGAIN)]
         theirs = Side("float graph", before.graph_logits, trace_graph(before.graph))
         ours = Side(INT8, subject.graph_logits, trace_graph(subject.graph))
         return [_compare(subject, theirs, ours, StageKind.QUANTIZING)]
@@ -161,7 +169,7 @@ def _origin_rows(context: Context, subject: Subject) -> list[ParityRow]:
     rows = [_compare(subject, module, Side(GRAPH, subject.graph_logits), StageKind.SAME_ARITHMETIC)]
     if parent is not None:
         theirs = Side(parent.name, predictor(parent)(subject.images))
-        rows.append(_compare(subject, theirs, Side(PRUNED, subject.module_logits), StageKind.PRUNING))
+        rows.append(_compare(subject, theirs, Side(PRUNED, subject.module_logits), StageKind.TRAINED_AGAIN))
     return rows
 
 

@@ -15,7 +15,7 @@ from edgecnn.report.rows import Row
 WIDTH, HEIGHT = 920, 460
 FRAME = Frame(left=62, top=34, right=WIDTH - 24, bottom=HEIGHT - 54)
 _LARGEST_RADIUS, _SMALLEST_RADIUS = 17.0, 4.0
-_RUNTIME_COLOURS = {"torch": 1, "onnxruntime": 2, "litert": 3}
+_RUNTIME_COLOURS = {"torch": 1, "onnxruntime": 2, "litert": 3, "openvino": 4}
 _SHAPES = {"fp32": "circle", "int8": "square"}
 _LAST_COLOUR = 6
 

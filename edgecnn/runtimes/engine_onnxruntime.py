@@ -2,22 +2,20 @@
 
 Options (strings, from ``Session`` or ``--options``):
 
-``exact_int8``: ``auto`` (default), ``on`` or ``off``. On x86 CPUs without VNNI the fast uint8 x int8 dot product
-(``vpmaddubsw``) adds pairs of products in 16 bits and saturates: a convolution with large weights gives wrong numbers
-without a word. ``on`` sets ``session.x64quantprecision``, which makes ONNX Runtime shift the weights to uint8 and use
-exact (slower) kernels; ``auto`` does so where the CPU has neither ``avx512_vnni`` nor ``avx_vnni``. ARM CPUs are not
-concerned.
+``exact_int8``: ``auto`` (default), ``on`` or ``off``. ``on`` sets ``session.x64quantprecision``, which makes ONNX
+Runtime shift the weights to uint8 and use exact (slower) kernels; ``auto`` does so on CPUs where the fast ones saturate
+(see :mod:`edgecnn.runtimes.exact_int8`).
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgecnn.catalog import require
 from edgecnn.errors import RuntimeFailure
+from edgecnn.runtimes.exact_int8 import choice_of, x86_without_vnni
 from edgecnn.runtimes.ports import (
     InputPort,
     Logits,
@@ -50,7 +48,8 @@ class Engine:
     def __init__(self, *, threads: int, options: Mapping[str, str]) -> None:
         self._ort: Any = require("onnxruntime", extra="onnxruntime")
         self._threads = threads
-        self._exact_int8 = _wants_exact_int8(options.get("exact_int8", "auto"))
+        choice = choice_of(options.get("exact_int8", "auto"))
+        self._exact_int8 = choice == "on" or (choice == "auto" and x86_without_vnni())
 
     def load(self, path: Path, normalization: Normalization | None) -> None:
         """Open the file. Raises ``RuntimeFailure`` when it is not an image classifier that the engine understands."""
@@ -101,16 +100,3 @@ class Engine:
 def _dimensions(shape: list[Any]) -> tuple[int | None, ...]:
     """Symbolic dimensions are open ones."""
     return tuple(length if isinstance(length, int) and length > 0 else None for length in shape)
-
-
-def _wants_exact_int8(choice: str) -> bool:
-    if choice not in ("auto", "on", "off"):
-        raise RuntimeFailure(f"option exact_int8 is {choice!r}", hint="wanted: auto, on or off")
-    return choice == "on" or (choice == "auto" and x86_without_vnni())
-
-
-def x86_without_vnni(info: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this is an x86 CPU whose int8 dot product saturates; unknown CPUs count as such (right before fast)."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    return not (info.exists() and "vnni" in info.read_text())

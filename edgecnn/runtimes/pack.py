@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 PARTS = ("spec.py", "errors.py", "catalog.py")
-RUNTIME_PARTS = ("__init__.py", "worker.py", "framing.py", "ports.py", "timing.py")
+RUNTIME_PARTS = ("__init__.py", "worker.py", "framing.py", "ports.py", "timing.py", "exact_int8.py")
 
 
 def write_worker(path: Path) -> Path:

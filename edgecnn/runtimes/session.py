@@ -199,7 +199,7 @@ def open_session(
 
 def check_format(runtime: Runtime, file: Path) -> None:
     """Raises ``RuntimeFailure`` when the runtime does not read files of this kind, naming those which do."""
-    known = {".onnx": Format.ONNX, ".tflite": Format.TFLITE}
+    known = {row.extension: name for name, row in catalog.FORMATS.items()}
     found = known.get(file.suffix.lower(), Format.TORCH)
     row = catalog.row(catalog.RUNTIMES, runtime, "runtime")
     if found in row.formats:

@@ -22,7 +22,7 @@ def test_numbers_are_trained_written_and_exported_as_any_others(cli: Cli, run: P
     command = ("compress", run / "float", *INT8, "--qat", "--qat-epochs", 1)
     outcome = cli(*command)
     assert outcome.code == 0, outcome.err
-    assert "after 1 epochs of training" in outcome.err
+    assert "after 1 epoch of training" in outcome.err
     bundle = open_bundle(run / "int8")
     figures, graph = bundle.manifest.figures, load_graph(bundle)
     assert figures["qat_epochs"] == 1
@@ -32,6 +32,8 @@ def test_numbers_are_trained_written_and_exported_as_any_others(cli: Cli, run: P
     assert figures[f"val_top1_{kept}"] == np.mean(predictor(bundle)(val.images).argmax(1) == val.labels)
     assert (bundle.path / "history.csv").is_file() and not list(run.glob(".*"))
     assert {array.dtype.name for array in graph.weights.values()} == {"int8", "int32"}
+    stage = "after int8 training" if figures["qat_kept"] else "int8 simulation"
+    assert stage in cli("verify", run / "int8").out
     exported = cli("export", run / "int8")
     assert exported.code == 0, exported.err
     assert "already: skipped" in cli(*command).err

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgecnn.errors import RuntimeFailure
-from edgecnn.runtimes.engine_onnxruntime import x86_without_vnni
+from edgecnn.runtimes.exact_int8 import x86_without_vnni
 from edgecnn.runtimes.ports import (
     InputPort,
     Normalization,

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgecnn.compress.calibrate import calibrate
-from edgecnn.compress.observer import BINS, Observer
-from edgecnn.compress.ranges import METHODS, mse_range, percentile_range, range_of
 from edgecnn.compress.quantize import SIGMOID, UNIT, activation_qparams, quantize, quantize_layer
-from edgecnn.errors import DataError, ModelError, UsageError
+from edgecnn.errors import ModelError, UsageError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
 from edgecnn.graph.ir import Graph, Op, QParams
@@ -185,66 +183,6 @@ def test_quantizing_twice_and_missing_ranges_are_refused() -> None:
         calibrate(integer, [pictures()])
     with pytest.raises(UsageError, match="no range for 5 tensors, first 'image'"):
         quantize(graph, {})
-
-
-def test_calibration_sees_what_the_graph_computes() -> None:
-    graph = capture(Body(F.relu6), 8, P)
-    kept = run(graph, pictures(), keep=True)
-    ranges = calibrate(graph, [pictures()])
-    for name, values in kept.items():
-        assert ranges[name] == pytest.approx((float(values.min()), float(values.max())), rel=1e-4, abs=1e-5)
-
-
-@pytest.mark.parametrize("method", ["minmax", "percentile", "mse"])
-def test_calibration_does_not_depend_on_order_or_batches(method: Any) -> None:
-    observers = [Observer(histogram=True) for _ in range(2)]
-    values = torch.randn(4000, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 2, 4000)
-    for part in values[:, None].split(16):
-        observers[0].update(part)
-    for part in values.flip(0)[:, None].split(1000):
-        observers[1].update(part)
-    assert range_of(observers[0], method) == range_of(observers[1], method)
-    assert observers[0].width == observers[1].width
-    assert np.array_equal(observers[0].counts, observers[1].counts)  # type: ignore[arg-type]
-
-
-def test_histogram_counts_every_value_in_its_bin() -> None:
-    observer = Observer(histogram=True)
-    values = torch.tensor([0.0, 0.001, -0.001, 5.0, -7.9, 3.25])
-    for value in values:
-        observer.update(value.reshape(1))
-    assert observer.counts is not None
-    assert observer.counts.sum() == len(values)
-    for value in values.tolist():
-        assert observer.counts[int(np.floor(value / observer.width)) + BINS // 2] > 0
-    assert observer.width * BINS / 4 <= 7.9 < observer.width * BINS / 2
-
-
-def test_percentile_cuts_a_lone_outlier_and_keeps_the_rest() -> None:
-    counts = np.zeros(BINS, np.int64)
-    counts[BINS // 2 : BINS // 2 + 100] = 10_000
-    counts[-1] = 1
-    assert percentile_range(counts, 0.5) == (0.0, 50.0)
-
-
-def test_mse_cuts_a_lone_outlier_but_not_a_uniform_distribution() -> None:
-    outlier, uniform = Observer(histogram=True), Observer(histogram=True)
-    values = torch.linspace(0, 1, 1_000_000)
-    uniform.update(values)
-    outlier.update(torch.cat([values, torch.tensor([1.5])]))
-    assert mse_range(uniform)[1] == pytest.approx(1.0, abs=0.02)
-    assert mse_range(outlier)[1] < 1.3
-
-
-def test_bad_calibration_is_refused() -> None:
-    graph = capture(Body(F.relu), 8, P)
-    with pytest.raises(DataError, match="no calibration pictures"):
-        calibrate(graph, [])
-    with pytest.raises(UsageError, match="maximum"):
-        calibrate(graph, [pictures()], "maximum")  # type: ignore[arg-type]
-    graph.weights["conv.bias"][0] = np.nan
-    with pytest.raises(DataError, match="'conv'"):
-        calibrate(graph, [pictures()])
 
 
 def test_input_that_shares_with_a_pool_keeps_its_own_numbers() -> None:

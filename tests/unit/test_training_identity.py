@@ -11,6 +11,8 @@ from PIL import Image
 from edgecnn.bundle import fingerprint
 from edgecnn.data.source import open_data, split_ids
 from edgecnn.pipeline.preparing import data_identity
+from edgecnn.pipeline.preparing import identity as settings_of
+from edgecnn.steps import QatTraining, QuantizeStep
 
 
 def folder(root: Path, *splits: str) -> str:
@@ -44,3 +46,9 @@ def test_the_default_seed_has_the_fingerprint_that_it_always_had(tmp_path: Path)
 def test_seeds_that_decide_nothing_are_one_training(tmp_path: Path, seed: int) -> None:
     source = folder(tmp_path, "train", "val", "test")
     assert identity(source, seed) == identity(source, 2)
+
+
+def test_quantizing_without_training_is_what_it_was_before_there_was_any() -> None:
+    before = {"kind", "precision", "calibration_images", "calibration_method", "hard_swish", "seed"}
+    assert settings_of(QuantizeStep(device="cpu", threads=1)).keys() == before
+    assert settings_of(QuantizeStep(qat=QatTraining(epochs=2)))["qat"]["epochs"] == 2
