@@ -4,7 +4,7 @@
 
 MobileNetV3-small on scikit-learn's digits (some minutes). One channel of a depthwise convolution is made 100 times
 larger and its reader's weights 100 times smaller: the float network computes the same, but all other channels of that
-tensor are left with 2 or 3 of 256 levels. ``-o/page.html`` is written, and, where there is a Chromium,
+tensor are left with one or two of 256 levels. ``-o/page.html`` is written, and, where there is a Chromium,
 ``benchmarks/results/diagnosis_v3s.png``.
 """
 
