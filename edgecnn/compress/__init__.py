@@ -1,4 +1,4 @@
-"""Make a network smaller: fewer channels (prune) or fewer bits (calibrate, quantize).
+"""Make a network smaller: fewer channels (prune) or fewer bits (calibrate, quantize); say what bits cost (diagnose).
 
 Quantization takes a captured float graph (:mod:`edgecnn.graph`, where the reasons for a representation of our own
 are) and decides every integer once; the formats are only written from the result, and no exporter or runtime

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from edgecnn import tasks
+from edgecnn.compress.causes import Reason
 from edgecnn.compress.layer_facts import WEIGHTED, LayerFacts, measure, sqnr_db
 from edgecnn.compress.range_origin import normalization_of, origin, reads_alike
 from edgecnn.compress.ranges import Method
-from edgecnn.compress.reasons import Case, Reason, explain, findings
+from edgecnn.compress.reasons import Case, explain, findings
 from edgecnn.compress.simulate import Simulation, dequantized
 from edgecnn.errors import UsageError
 from edgecnn.graph.interpret import Images, run
@@ -58,13 +59,15 @@ class Layer:
 @dataclass(frozen=True)
 class Diagnosis:
     """``whole`` is the int8 network against the float one; ``findings`` are of the whole network; ``layers`` the worst
-    first: those whose sensitivity was measured by what the answers lose, the others by their own noise.
+    first: those whose sensitivity was measured by what the answers lose, the others by their own noise. ``order`` has
+    their names in the order of the network.
     """
 
     images: int
     whole: Score
     findings: tuple[Reason, ...]
     layers: tuple[Layer, ...]
+    order: tuple[str, ...]
 
 
 def diagnose(
@@ -74,7 +77,7 @@ def diagnose(
     *,
     calibration: Images | None = None,
     calibration_count: int | None = None,
-    method: Method = "minmax",
+    method: Method | None = "minmax",
     worst: int = 12,
     task: Task = Task.MULTI_CLASS,
     tell: Tell = lambda line: None,
@@ -87,7 +90,7 @@ def diagnose(
         images: dozens are enough: noise is an average over all values of a tensor.
         calibration: the pictures that decided the ranges, if they are known: then the ranges must come out again.
         calibration_count: how many these were, where not all of them are given.
-        method: how the ranges were decided.
+        method: how the ranges were decided on these; ``None``: not by calibration but by training.
         worst: of so many layers the sensitivity is measured in a network of more than ``SMALL``; each costs two passes
             over the pictures. They are those that cost most on ``PROXY`` pictures.
         tell: gets a line of progress at a time.
@@ -113,7 +116,7 @@ def diagnose(
     found = findings(
         facts,
         alike=reads_alike(real, integer),
-        origin=origin(real, integer, images if calibration is None else calibration, method),
+        origin=origin(real, integer, images if calibration is None else calibration, method) if method else None,
         known=calibration is not None,
         calibration_count=calibration_count,
     )
@@ -128,7 +131,7 @@ def diagnose(
         without[name] = score(simulation.run(images, activations=rest, weights=rest))
     layers = [Layer(facts[name], only.get(name), without.get(name), explain(case, facts[name])) for name in names]
     layers.sort(key=lambda layer: (layer.only is None, layer.only.db if layer.only else layer.facts.own_db))
-    return Diagnosis(len(images), score(run(integer, images)), found, tuple(layers))
+    return Diagnosis(len(images), score(run(integer, images)), found, tuple(layers), tuple(names))
 
 
 def _suspects(simulation: Simulation, names: Sequence[str], images: Images, most: int, tell: Tell) -> list[str]:

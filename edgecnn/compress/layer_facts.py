@@ -25,7 +25,6 @@ from edgecnn.graph.ir import Graph, Node, Op
 
 EXACT_DB = 200.0  # SQNR of equal tensors: finite, and more than float32 can reach
 BULK = 99.8  # percent of the values between the ends of ``bulk``: 0.1 % lie beyond either
-SAMPLED = 2**17  # values of a tensor and a batch that its histogram counts, about
 WEIGHTED = (Op.CONV, Op.LINEAR)
 GATE = [0.0, 1.0]
 UNLIMITED = (-math.inf, math.inf)
@@ -132,8 +131,7 @@ class _Sums:
         if not math.isfinite(high - low):
             raise DataError(f"'{self.node.name}' holds inf or nan", hint="the float model itself is broken there")
         self.observed = min(self.observed[0], low), max(self.observed[1], high)
-        # Every so many-th value is enough for a histogram; odd, so that it does not keep to some columns.
-        self.observer.update(values.reshape(-1)[:: values.numel() // SAMPLED | 1])
+        self.observer.update(values)
 
     def _limited(self, values: Tensor) -> Tensor:
         return values if self.reach == UNLIMITED else values.clamp(*self.reach)

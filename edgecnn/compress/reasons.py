@@ -1,4 +1,4 @@
-"""Why a layer loses what it loses: rules with stated thresholds on what was measured, each with the repair in words.
+"""Why a layer loses what it loses: rules with stated thresholds on what was measured.
 
 Every rule is a function from a layer's facts (and the network around it) to its evidence in words, or nothing. They are
 tried in the order in which one explains the next; what nothing explains is the plain cost of 8 bits.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
 
+from edgecnn.compress.causes import Cause, Reason
 from edgecnn.compress.layer_facts import GATE, WEIGHTED, LayerFacts, hard_swish_gate, is_hard_gate, span
-from edgecnn.compress.range_origin import AS_IS, Origin, is_depthwise, normalization_of
+from edgecnn.compress.range_origin import AS_IS, SAME, Origin, is_depthwise, normalization_of
 from edgecnn.graph.ir import Graph, Node, Op
 from edgecnn.graph.simplify import is_scale_shift
 
@@ -30,67 +30,9 @@ SATURATED = 1e-3  # share of values beyond the grid, if some lie far beyond
 UNUSED = 2.0  # width of the grid over that of the observed range
 BEYOND = 0.05  # a range is left when values go so far beyond, in its widths
 FEW_IMAGES, FEW_LEFT = 32, 0.1  # fewer calibration pictures are too few when so many tensors' ranges are left
-EXPLAINED, TIMES = 0.01, 0.3  # first ranges are so far off, and another reading brings it down to so much of that
+TIMES = 0.3  # another way to read the pictures explains ranges that it brings so much nearer
 OFF_KNOWN, OFF_UNKNOWN = 0.15, 0.4  # median distance that nothing explains: calibration pictures known, or not
-OFF_OTHERS = 0.15  # as EXPLAINED, on pictures that are not those of calibration
-
-
-class Cause(StrEnum):
-    """What is wrong, in the words that are shown."""
-
-    BIAS_SHIFT = "bias shift"
-    UNFUSED_BN = "unfused BatchNorm"
-    BLOWN_CHANNEL = "blown-up channel"
-    PREPROCESSING = "preprocessing mismatch"
-    FEW_IMAGES = "too few calibration images"
-    SATURATED = "clipped range"
-    DEPTHWISE = "depthwise range spread"
-    RESIDUAL = "residual-scale mismatch"
-    HARD_SWISH = "hard-swish tail"
-    OUTLIERS = "outlier values"
-    UNUSED = "unused range"
-    SE_GATE = "squeeze-excite gate"
-    FIRST = "first layer"
-    LAST = "last layer"
-    ROUNDING = "rounding"
-
-
-REPAIRS: dict[Cause, str] = {
-    Cause.BIAS_SHIFT: "quantize the float bundle again (edgecnn compress FLOAT --quantize int8), or --qat",
-    Cause.UNFUSED_BN: "put the BatchNorm directly behind a convolution that nobody else reads: capture then folds it",
-    Cause.BLOWN_CHANNEL: "train with --activation relu6, which bounds every channel, or with more --weight-decay;"
-    " --calibration-method mse gives the other channels more levels",
-    Cause.PREPROCESSING: "calibrate on pictures that are read as in training: edgecnn compress FLOAT --quantize int8"
-    " reads them so, with --data where they are now",
-    Cause.FEW_IMAGES: "--calibration-images 512",
-    Cause.SATURATED: "more --calibration-images; --calibration-method minmax cuts nothing",
-    Cause.DEPTHWISE: "train with --activation relu6, which bounds every channel; else --qat",
-    Cause.RESIDUAL: "--qat, which brings both branches to steps that fit each other",
-    Cause.HARD_SWISH: "--calibration-method mse, which cuts the tail; or train with --activation relu6, which has none",
-    Cause.OUTLIERS: "--calibration-method percentile or mse",
-    Cause.UNUSED: "--calibration-method percentile or mse; edgecnn data check finds pictures that should not be there",
-    Cause.SE_GATE: "--qat; or a network without gates, such as --model mobilenet_v2",
-    Cause.FIRST: "--qat: every later layer reads what it loses",
-    Cause.LAST: "--qat: nothing behind it averages its noise out",
-    Cause.ROUNDING: "nothing is out of order here; --qat, or a wider network (--width), loses less",
-}
-
-
-@dataclass(frozen=True)
-class Reason:
-    """A cause with the numbers that show it."""
-
-    cause: Cause
-    evidence: str
-
-    @property
-    def repair(self) -> str:
-        """What to do about it."""
-        return REPAIRS[self.cause]
-
-    def __str__(self) -> str:
-        """One line."""
-        return f"{self.cause}: {self.evidence}; {self.repair}"
+OFF_OTHERS = 0.15  # as SAME, on pictures that are not those of calibration
 
 
 @dataclass(frozen=True)
@@ -129,14 +71,14 @@ class Case:
 
 
 def findings(
-    facts: Mapping[str, LayerFacts], *, alike: bool, origin: Origin, known: bool, calibration_count: int | None
+    facts: Mapping[str, LayerFacts], *, alike: bool, origin: Origin | None, known: bool, calibration_count: int | None
 ) -> tuple[Reason, ...]:
     """What is wrong with the whole network rather than with a layer.
 
     Args:
         facts: of every layer.
         alike: whether float and int8 network read a pixel as the same number.
-        origin: where the first ranges come from.
+        origin: where the first ranges come from; ``None``: from no pictures, they were trained.
         known: whether ``origin`` was found on the calibration pictures themselves.
         calibration_count: how many these are.
     """
@@ -153,10 +95,12 @@ def explain(case: Case, facts: LayerFacts) -> tuple[Reason, ...]:
     return reasons or (Reason(Cause.ROUNDING, f"256 levels leave {facts.own_db:.0f} dB, as they do elsewhere"),)
 
 
-def _mismatch(alike: bool, origin: Origin, known: bool) -> str | None:
+def _mismatch(alike: bool, origin: Origin | None, known: bool) -> str | None:
     if not alike:
         return "the int8 network reads a pixel as another number than the float network: mean or std differ"
-    least = EXPLAINED if known else OFF_OTHERS
+    if origin is None:
+        return None
+    least = SAME if known else OFF_OTHERS
     if origin.as_is >= least and origin.nearest <= TIMES * origin.as_is and origin.reading != AS_IS:
         return (
             f"the first ranges are {origin.as_is:.1%} of their width from the float network's on these pictures, and"

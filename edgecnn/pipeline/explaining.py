@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.bundle import Bundle
+from edgecnn.compress.causes import Reason
 from edgecnn.compress.diagnose import Diagnosis, Layer, Score, diagnose
 from edgecnn.compress.layer_facts import LayerFacts, bin_edges
-from edgecnn.compress.ranges import Method
-from edgecnn.compress.reasons import Reason
 from edgecnn.data.items import ImageSet
 from edgecnn.data.stream import readable
 from edgecnn.data.tensors import load_items, load_split
@@ -25,18 +24,17 @@ from edgecnn.report.diagnosis_page import DiagnosisPage, LossRow, TensorHistogra
 from edgecnn.spec import Split
 
 CALIBRATION = "calibration.txt"
-MOST_CALIBRATION = 256  # of the calibration pictures so many tell where ranges come from
+MOST_CALIBRATION = 512  # of the calibration pictures so many tell where ranges come from
 SHOWN_HISTOGRAMS = 6
 BARS = 96  # of a histogram, about
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A bundle's diagnosis; ``order`` has the layers' names in the order of the network."""
+    """A bundle's diagnosis."""
 
     bundle: Bundle
     found: Diagnosis
-    order: tuple[str, ...]
 
     @property
     def rows(self) -> list[LossRow]:
@@ -57,7 +55,7 @@ class Explanation:
         layers = [_layer_dict(layer) for layer in self.found.layers]
         findings = [_reason_dict(reason) for reason in self.found.findings]
         facts = {"path": str(self.bundle.path), "images": self.found.images, "whole": vars(self.found.whole)}
-        return {**facts, "findings": findings, "layers": layers, "order": list(self.order)}
+        return {**facts, "findings": findings, "layers": layers, "order": list(self.found.order)}
 
 
 def explain(context: Context, bundle: Bundle, images: int = 64) -> Explanation:
@@ -70,29 +68,28 @@ def explain(context: Context, bundle: Bundle, images: int = 64) -> Explanation:
             f"{bundle.path} is a float bundle: it has no int8 numbers to explain",
             hint="quantize it first: edgecnn compress FLOAT --quantize int8; then give the int8 bundle",
         )
-    real, integer, data = float_twin(bundle), load_graph(bundle), data_of(bundle, context.data)
-    method = bundle.manifest.config["calibration_method"]
+    data, config = data_of(bundle, context.data), bundle.manifest.config
+    trained = bundle.manifest.figures["rung"] == "trained"
     found = diagnose(
-        real,
-        integer,
+        float_twin(bundle),
+        load_graph(bundle),
         load_split(data, Split.VAL, preprocess_of(bundle), limit=images, seed=1).images,
         calibration=_calibration(bundle, data),
         calibration_count=int(bundle.manifest.figures["calibration_images"]),
-        method=cast(Method, method) if method in get_args(Method) else "minmax",
+        method=None if trained else config["calibration_method"],
         task=bundle.task,
         tell=context.tell,
     )
-    names = {layer.facts.name for layer in found.layers}
-    return Explanation(bundle, found, tuple(node.name for node in real.nodes if node.name in names))
+    return Explanation(bundle, found)
 
 
 def write_page(explanation: Explanation, path: Path) -> None:
     """Write the diagnosis as one HTML page. Raises ``OSError`` if it cannot be written."""
     title = "/".join(explanation.bundle.path.resolve().parts[-2:])
-    write_diagnosis_page(path, page_of(explanation.found, explanation.order, title))
+    write_diagnosis_page(path, page_of(explanation.found, title))
 
 
-def page_of(found: Diagnosis, order: tuple[str, ...], name: str) -> DiagnosisPage:
+def page_of(found: Diagnosis, name: str) -> DiagnosisPage:
     """All that the page of a diagnosis shows."""
     whole, worst = found.whole, found.layers[0]
     return DiagnosisPage(
@@ -105,7 +102,7 @@ def page_of(found: Diagnosis, order: tuple[str, ...], name: str) -> DiagnosisPag
         ],
         findings=[(each.cause, each.evidence, each.repair) for each in found.findings],
         layers=[_row(layer) for layer in found.layers],
-        order=order,
+        order=found.order,
         histograms=[_histogram(layer) for layer in found.layers[:SHOWN_HISTOGRAMS]],
     )
 
@@ -155,9 +152,10 @@ def _histogram(layer: Layer) -> TensorHistogram:
 
 
 def _levels_used(facts: LayerFacts) -> str:
-    middle = (facts.bulk[1] - facts.bulk[0]) / facts.step
+    alive = facts.peaks[facts.peaks > 0]
+    steps = round(float(np.median(alive)) / facts.step) if len(alive) else 0
     dead = f"; {facts.dead} of {len(facts.peaks)} channels are always 0" if facts.dead else ""
-    return f"99.8 % of the values have {min(256, max(1, round(middle))):d} of 256 levels{dead}"
+    return f"half of its channels stay within {wording.count(steps, 'level')} of 0{dead}"
 
 
 def _layer_dict(layer: Layer) -> dict[str, Any]:

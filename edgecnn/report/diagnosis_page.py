@@ -14,7 +14,7 @@ from edgecnn.report.page import section, table, whole_page
 from edgecnn.report.rows import write_whole
 
 FULL_DB = 60.0  # a bar of so many dB is whole
-SHOWN_BARS = 16  # layers
+SHOWN_BARS = 12  # layers
 WIDTH, HEIGHT = 1180, 330
 FRAME = Frame(left=52, top=32, right=WIDTH - 12, bottom=HEIGHT - 50)
 SMALL_WIDTH, SMALL_HEIGHT = 420, 210
@@ -28,9 +28,10 @@ _STYLE = """
 .db { display: grid; grid-template-columns: minmax(40px, 1fr) 5ch; gap: 0 8px; align-items: center; line-height: 1.25; }
 .db span { height: 8px; border-radius: 3px; background: var(--colour); }
 .db b { font-weight: 400; text-align: right; }
-.layers td:nth-child(2), .layers td:nth-child(3) { width: 21%; }
+.layers td:nth-child(2), .layers td:nth-child(3) { width: 19%; }
 .layers td:last-child { white-space: normal; min-width: 36ch; }
-.layers tbody th { max-width: 30ch; }
+.layers tbody th { min-width: 27ch; }
+.layers thead .figure-cell { text-align: left; }
 .histograms { display: flex; flex-wrap: wrap; gap: 18px 24px; }
 .histograms figure { margin: 0; flex: 1 1 380px; max-width: 520px; }
 .histograms figcaption { font-size: 12.5px; overflow-wrap: anywhere; }

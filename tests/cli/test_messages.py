@@ -49,6 +49,8 @@ GARBAGE = b"\x80\x81 this is neither text nor a model \xff\xfe"
         ("compress GOOD --quantize int8 --qat --set steps.0.qat.epoch=2", "did you mean epochs?"),
         ("compress GOOD/pruned-int8 --quantize int8", "is int8 already"),
         ("compress GOOD/pruned-int8 --prune 0.3", "float bundle it was made from"),
+        ("diagnose GOOD", "it has no int8 numbers to explain"),
+        ("diagnose FOLDER", "is not a bundle"),
         ("export GOOD --format tensorrt", "unknown format 'tensorrt'"),
         ("verify FOLDER", "is not a bundle"),
         ("benchmark GOOD --runtime onnxruntimes", "unknown 'onnxruntimes'"),

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from edgecnn.cli import make
 from edgecnn.compress.calibrate import calibrate
+from edgecnn.compress.causes import REPAIRS, Cause
 from edgecnn.compress.diagnose import Diagnosis, diagnose
 from edgecnn.compress.quantize import decompose, quantize
-from edgecnn.compress.reasons import REPAIRS, Cause
 from edgecnn.errors import UsageError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Graph, Op
@@ -287,8 +287,20 @@ def test_graphs_that_do_not_belong_together_are_refused(graph: Graph) -> None:
         diagnose(decompose(graph), int8(graph), OTHERS[:0])
 
 
+def test_of_a_large_network_only_the_worst_layers_are_measured(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecnn.compress.diagnose.SMALL", 4)
+    told: list[str] = []
+    found = diagnose(decompose(graph), int8(graph), OTHERS, worst=3, tell=told.append)
+    assert [layer.only is not None for layer in found.layers[:4]] == [True, True, True, False]
+    others = [layer.facts.own_db for layer in found.layers[3:]]
+    assert others == sorted(others)
+    assert any(line.startswith("looking for the 3 worst of") for line in told) and told[-1].startswith(
+        "sensitivity 3/3"
+    )
+
+
 def test_every_cause_has_a_repair_of_options_that_exist() -> None:
     assert REPAIRS.keys() == set(Cause)
     known = {f"--{name.replace('_', '-')}" for verb in (make.train, make.compress) for name in verb.__annotations__}
     named = {flag for words in REPAIRS.values() for flag in re.findall(r"--[a-z-]+", words)}
-    assert named - known <= {"--qat"}
+    assert named <= known
