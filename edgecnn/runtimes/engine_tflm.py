@@ -1,8 +1,9 @@
 """TensorFlow Lite for Microcontrollers, in the Python package ``tflite-micro``: are the numbers right?
 
-Its reference kernels requantize in fixed point where the specification (:mod:`edgecnn.graph.integer`) uses float32, so
-logits differ by one step on a ResNet-8, by up to three in the tests of single operators. They are also slow here and say nothing about the speed of a microcontroller, whose
-library brings kernels of its own: this engine gives logits, and the benchmark measures no latency with it.
+Its reference kernels requantize in fixed point where the specification (:mod:`edgecnn.graph.integer`) uses float32:
+logits differ by one step on a ResNet-8, by up to three in small graphs of single operators. They are also slow here and
+say nothing about the speed of a microcontroller, whose library brings kernels of its own: this engine gives logits, and
+the benchmark measures no latency with it.
 """
 
 from __future__ import annotations
