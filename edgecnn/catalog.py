@@ -54,7 +54,7 @@ class FormatRow:
 class RuntimeRow:
     """An engine: ``target`` is its class, ``package`` what pip installs by the name ``extra``, and what it reads.
 
-    Any one of ``modules`` must be there for it to run.
+    Any one of ``modules`` must be there for it to run. ``untimed`` says why its latency is not measured, if it is not.
     """
 
     target: str
@@ -62,6 +62,7 @@ class RuntimeRow:
     extra: str
     formats: tuple[Format, ...]
     modules: tuple[str, ...] = ()
+    untimed: str = ""
 
 
 MODELS: dict[str, ModelRow] = {
@@ -197,6 +198,14 @@ RUNTIMES: dict[Runtime, RuntimeRow] = {
     ),
     Runtime.OPENVINO: RuntimeRow(
         "edgecnn.runtimes.engine_openvino:Engine", "openvino", "openvino", (Format.ONNX,), ("openvino",)
+    ),
+    Runtime.TFLM: RuntimeRow(
+        "edgecnn.runtimes.engine_tflm:Engine",
+        "tflite-micro",
+        "tflm",
+        (Format.TFLITE,),
+        ("tflite_micro",),
+        untimed="its reference kernels here say nothing about a microcontroller",
     ),
     Runtime.NULL: RuntimeRow("edgecnn.runtimes.engine_null:Engine", "", "", (Format.TORCH, Format.ONNX, Format.TFLITE)),
 }

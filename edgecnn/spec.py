@@ -61,6 +61,7 @@ class Runtime(StrEnum):
     ONNXRUNTIME = "onnxruntime"
     LITERT = "litert"
     OPENVINO = "openvino"
+    TFLM = "tflm"
     NULL = "null"
 
 

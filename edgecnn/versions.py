@@ -5,7 +5,18 @@ from __future__ import annotations
 from importlib import metadata
 
 RECORDED = (
-    *("edgecnn", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "openvino", "torch-pruning", "timm"),
+    *(
+        "edgecnn",
+        "torch",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "ai-edge-litert",
+        "openvino",
+        "tflite-micro",
+        "torch-pruning",
+        "timm",
+    ),
     *("albumentations", "opencv-python-headless"),
 )
 

@@ -120,6 +120,9 @@ def _rows(
             if not accuracy_fields and runtime is not Runtime.NULL:
                 accuracy_fields = _accuracy_fields(candidate, runtime, test, logits)
             row = replace(row, **accuracy_fields)
+            if untimed := catalog.RUNTIMES[runtime].untimed:
+                yield replace(row, note="; ".join(filter(None, (row.note, f"latency not measured: {untimed}"))))
+                continue
             timed = _latency_fields(candidate, runtime, count, test.images[:LATENCY_IMAGES], effort)
             timed["note"] = "; ".join(filter(None, (row.note, timed["note"])))
             yield replace(row, **timed)

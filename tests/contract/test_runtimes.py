@@ -59,7 +59,7 @@ def steps_of(step: float) -> float:
     return step * 0.51
 
 
-ORT, LITERT, OPENVINO = Runtime.ONNXRUNTIME, Runtime.LITERT, Runtime.OPENVINO
+ORT, LITERT, OPENVINO, TFLM = Runtime.ONNXRUNTIME, Runtime.LITERT, Runtime.OPENVINO, Runtime.TFLM
 
 
 def onnx_cases(runtime: Runtime) -> dict[str, Case]:
@@ -88,9 +88,11 @@ CASES = {
         steps_of(10.0) + 1,
         PREPROCESS,
     ),
+    "tflm_float": Case(TFLM, "a.tflite", tflite_float, lambda i: linear(normalized(i)), 1e-2, PREPROCESS),
+    "tflm_uint8": Case(TFLM, "a.tflite", tflite_uint8, linear, steps_of(500.0)),
     "tflite_uint8": Case(LITERT, "a.tflite", tflite_uint8, linear, steps_of(500.0)),
 }
-ONE_EACH = ["null", "torch", "onnx_uint8", "openvino_uint8", "tflite_uint8"]
+ONE_EACH = ["null", "torch", "onnx_uint8", "openvino_uint8", "tflite_uint8", "tflm_uint8"]
 
 
 def needs(runtime: Runtime) -> None:
@@ -188,6 +190,7 @@ def test_a_missing_file_is_refused(one_each: Case, tmp_path: Path) -> None:
         ("onnx_uint8", "onnxruntime", r"pip install 'edgecnn\[onnxruntime\]'"),
         ("openvino_uint8", "openvino", r"pip install 'edgecnn\[openvino\]'"),
         ("tflite_uint8", "ai_edge_litert", r"pip install 'edgecnn\[litert\]'"),
+        ("tflm_uint8", "tflite_micro", r"pip install 'edgecnn\[tflm\]'"),
         ("torch", "torch", "pip install torch"),
     ],
 )
