@@ -49,6 +49,6 @@ def test_seeds_that_decide_nothing_are_one_training(tmp_path: Path, seed: int) -
 
 
 def test_quantizing_without_training_is_the_same_on_any_machine() -> None:
-    asked = {"kind", "precision", "calibration_images", "calibration_method", "repair", "max_drop", "hard_swish", "seed"}
-    assert settings_of(QuantizeStep(device="cpu", threads=1)).keys() == asked
+    asked = {"kind", "precision", "calibration_images", "calibration_method", "hard_swish", "repair", "max_drop"}
+    assert settings_of(QuantizeStep(device="cpu", threads=1)).keys() == asked | {"seed"}
     assert settings_of(QuantizeStep(qat=QatTraining(epochs=2)))["qat"]["epochs"] == 2
