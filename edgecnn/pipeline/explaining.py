@@ -26,6 +26,7 @@ from edgecnn.spec import Split
 CALIBRATION = "calibration.txt"
 MOST_CALIBRATION = 512  # of the calibration pictures so many tell where ranges come from
 SHOWN_HISTOGRAMS = 6
+TOLD = 3  # layers, where nobody asked
 BARS = 96  # of a histogram, about
 
 
@@ -87,6 +88,16 @@ def write_page(explanation: Explanation, path: Path) -> None:
     """Write the diagnosis as one HTML page. Raises ``OSError`` if it cannot be written."""
     title = "/".join(explanation.bundle.path.resolve().parts[-2:])
     write_diagnosis_page(path, page_of(explanation.found, title))
+
+
+def tell_why(context: Context, bundle: Bundle, page: Path) -> None:
+    """Diagnose a bundle that lost more than it may: the worst layers are told, the whole is written as a page."""
+    found = explain(context, bundle)
+    context.tell(found.headline)
+    for row in found.rows[:TOLD]:
+        context.tell(f"{row.name}: {row.cause}: {row.evidence}; {row.repair}")
+    write_page(found, page)
+    context.tell(str(page))
 
 
 def page_of(found: Diagnosis, name: str) -> DiagnosisPage:

@@ -4,6 +4,7 @@ The rungs, from cheap to dear: *plain* (ranges and nearest weights), *repaired* 
 *trained* (``qat``, where it was asked for). Each is judged on the same validation pictures against the float network:
 by the mean divergence of their answers, which tells networks apart long before accuracy does, and by accuracy against
 ``max_drop``. The least divergent is kept, so a repair that does not help is not used. The test pictures decide nothing.
+Where even the interval of the drop lies above ``max_drop`` the bundle is diagnosed on the spot.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from edgecnn.measure.parity import divergence
 from edgecnn.measure.stats import paired_difference
 from edgecnn.pipeline.compressing import Child, facts_of, note_drop, refuse_int8, same_golden, tested
 from edgecnn.pipeline.context import Context, data_of, is_streamed
+from edgecnn.pipeline.explaining import tell_why
 from edgecnn.pipeline.figuring import in_words
 from edgecnn.pipeline.loading import batched, load_graph, preprocess_of
 from edgecnn.pipeline.preparing import retraining
@@ -146,7 +148,10 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
         same_golden(draft, parent, predict)
     shutil.rmtree(work)
     context.tell(f"{made.target}: test {in_words(parent.task, figures)}, drop {figures['drop']:.2f} points")
-    return bundles.open_bundle(made.target)
+    bundle = bundles.open_bundle(made.target)
+    if 100 * best.drop.low > step.max_drop:
+        tell_why(context, bundle, context.run / f"{stage}-diagnosis.html")
+    return bundle
 
 
 def _without_training(
@@ -189,6 +194,6 @@ def _kept(context: Context, stage: str, rungs: list[Rung], step: QuantizeStep) -
     best = rungs[-1] if rungs[-1].name == "trained" else min(rungs, key=lambda rung: rung.kl)
     if 100 * best.drop.value > step.max_drop:
         sure = "" if 100 * best.drop.low > step.max_drop else " (within what so few pictures can tell)"
-        way = "it is the best of all means here" if step.qat else "train the numbers too: --qat"
-        context.tell(f"{stage}: the drop is above {step.max_drop} points{sure}; {way}; edgecnn diagnose tells why")
+        way = "these are the best numbers found" if step.qat else "train the numbers too: --qat"
+        context.tell(f"{stage}: the drop is above {step.max_drop} points{sure}; {way}")
     return best

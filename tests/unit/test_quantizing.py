@@ -1,0 +1,85 @@
+"""Which rung of the ladder is kept, and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecnn.bundle import Bundle, open_bundle
+from edgecnn.compress import ptq
+from edgecnn.graph.interpret import run as run_graph
+from edgecnn.pipeline.context import Context
+from edgecnn.pipeline.loading import float_twin, load_graph
+from edgecnn.pipeline.quantizing import quantize
+from edgecnn.pipeline.training import train
+from edgecnn.steps import QuantizeStep, TrainStep
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A small network that has seen the digits for two epochs."""
+    run = tmp_path_factory.mktemp("ladder")
+    step = TrainStep(model="mobilenet_v2", width=0.25, image_size=16, epochs=2, batch_size=64, threads=1)
+    return train(Context(run, data="digits", tell=lambda line: None), step)
+
+
+def quantized(trained: Bundle, name: str, **settings: object) -> tuple[Bundle, list[str]]:
+    """The bundle of a quantize step, and what was told on the way."""
+    told: list[str] = []
+    step = QuantizeStep.model_validate({"output": name, "calibration_images": 64, **settings})
+    return quantize(Context(trained.path.parent, data="digits", tell=told.append), trained, step), told
+
+
+def test_both_rungs_are_judged_and_the_least_divergent_is_kept(trained: Bundle) -> None:
+    bundle, told = quantized(trained, "both")
+    figures = bundle.manifest.figures
+    plain, repaired = figures["ladder"]
+    assert [plain["rung"], repaired["rung"]] == ["plain", "repaired"]
+    assert figures["rung"] == min((plain, repaired), key=lambda rung: rung["kl"])["rung"]
+    assert plain["images"] == repaired["images"] > 100
+    assert any(line.startswith("both: plain: divergence") for line in told)
+
+
+def test_a_repair_that_harms_is_not_used(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def worse(graph, pictures, method, hard_swish):  # type: ignore[no-untyped-def]
+        found = ptq.plain(graph, pictures, "minmax", hard_swish)
+        wrong = {key: -array if key.endswith("weight") else array for key, array in found.graph.weights.items()}
+        return ptq.Quantized(found.graph.with_nodes(found.graph.nodes, weights=wrong), {}, found.calibration)
+
+    monkeypatch.setattr(ptq, "repaired", worse)
+    bundle, _ = quantized(trained, "harmed")
+    assert bundle.manifest.figures["rung"] == "plain"
+    assert not (bundle.path / "equalization.safetensors").exists()
+
+
+def test_the_float_twin_computes_what_the_parent_does(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ptq, "plain", ptq.repaired)  # whichever is nearer here, its channels are equalized
+    bundle, _ = quantized(trained, "twin")
+    assert bundle.has("equalization.safetensors")
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    twin, parent = (run_graph(graph, images) for graph in (float_twin(bundle), load_graph(trained)))
+    assert float((twin - parent).abs().max()) < 0.05 * float(parent.abs().max())
+    assert {node.name for node in float_twin(bundle).nodes} == {node.name for node in load_graph(bundle).nodes}
+
+
+def test_too_much_lost_is_said_and_diagnosed(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(graph, pictures, method, hard_swish):  # type: ignore[no-untyped-def]
+        found = ptq.repaired(graph, pictures, method, hard_swish)
+        last = graph.output
+        bias = found.graph.weights[f"{last}.bias"].copy()
+        bias[0] += 2**20
+        return ptq.Quantized(
+            found.graph.with_nodes(found.graph.nodes, weights={**found.graph.weights, f"{last}.bias": bias}),
+            found.changes,
+            found.calibration,
+        )
+
+    monkeypatch.setattr(ptq, "plain", broken)
+    bundle, told = quantized(trained, "lost", repair=False)
+    assert any("the drop is above 0.5 points" in line and "--qat" in line for line in told)
+    page = Path(told[-1])
+    assert page.name == "lost-diagnosis.html"
+    assert "Diagnosis" in page.read_text()
+    assert open_bundle(bundle.path).manifest.figures["ladder"][0]["drop_low"] > 0.5
