@@ -23,7 +23,8 @@ FILE = RESULTS / "figures.json"
 
 
 def record(name: str, value: Interval | float, unit: str, *, n: int | None = None, command: str | None = None) -> None:
-    """Add or replace one figure. ``unit``: "percent", "ratio", "minutes", "bytes", "MB", "ms", "images/s" or "MACs"."""
+    """Add or replace one figure. ``unit``: "percent", "ratio", "minutes", "bytes", "MB", "ms", "images/s", "MACs",
+    "points" (of percent) or "nats"."""
     interval = value if isinstance(value, Interval) else None
     scale = 100 if unit == "percent" and interval is not None else 1
     machine = describe()
@@ -50,15 +51,15 @@ def load() -> dict[str, Any]:
     return json.loads(FILE.read_text()) if FILE.is_file() else {}
 
 
-def save_result(name: str, content: Any) -> None:
-    """Keep the whole result of a script beside the figures."""
+def save_result(name: str, content: Any, folder: Path = RESULTS) -> None:
+    """Keep the whole result of a script, beside the figures unless told otherwise."""
     facts = {
         "date": datetime.now(UTC).isoformat(),
         "commit": commit(),
         "machine": describe().as_dict(),
         "result": content,
     }
-    write_atomically(RESULTS / f"{name}.json", json.dumps(facts, indent=1) + "\n")
+    write_atomically(folder / f"{name}.json", json.dumps(facts, indent=1) + "\n")
 
 
 def commit() -> str:

@@ -111,6 +111,51 @@ def training_table(figures: dict[str, Any]) -> list[str]:
     return rows
 
 
+QUANTIZERS = {
+    "edgecnn": "edgecnn",
+    "edgecnn_plain": "edgecnn, minimum and maximum only",
+    "ort_minmax": "`quantize_static`, min-max",
+    "ort_entropy": "`quantize_static`, entropy",
+    "ort_percentile": "`quantize_static`, percentile",
+    "aeq": "ai-edge-quantizer, moving average",
+    "aeq_minmax": "ai-edge-quantizer, min-max",
+    "nncf_fast": "NNCF, fast bias correction",
+    "nncf_full": "NNCF, full bias correction",
+    "nncf_full_mixed": "NNCF, full, preset mixed",
+    "pt2e": "PT2E, litert-torch's quantizer",
+    "pt2e_x86": "PT2E, x86 (sums, pooling in float)",
+}
+INT8_SUBJECTS = {
+    "lite0": "EfficientNet-Lite0",
+    "lite1": "EfficientNet-Lite1",
+    "mcunet": "MCUNet",
+    "resnet20": "ResNet-20",
+}
+
+
+def int8_table(figures: dict[str, Any]) -> list[str]:
+    """What int8 loses, by quantizer and network; a dash where a tool was not run."""
+    files = {subject: RESULTS / f"int8_{subject}.json" for subject in INT8_SUBJECTS}
+    found = {subject: json.loads(file.read_text())["result"] for subject, file in files.items() if file.is_file()}
+    titles = [f"{INT8_SUBJECTS[subject]}: points lost | KL, 0.001 nats" for subject in found]
+    rows = ["| quantizer | " + " | ".join(titles) + " |", "|---" * (1 + 2 * len(found)) + "|"]
+    for tool, title in QUANTIZERS.items():
+        cells = [cell for result in found.values() for cell in int8_cells(result["tools"].get(tool))]
+        rows.append(f"| {title} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def int8_cells(row: dict[str, Any] | None) -> tuple[str, str]:
+    """Points lost and KL of one tool on one network, with their intervals."""
+    if row is None:
+        return "–", "–"
+    lost, kl = row["drop_points"], row["kl_nats"]
+    return (
+        f"{lost['value']:.2f} ({lost['low']:.2f} to {lost['high']:.2f})",
+        f"{1e3 * kl['value']:.2f} ({1e3 * kl['low']:.2f}–{1e3 * kl['high']:.2f})",
+    )
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "quickstart": quickstart_table,
     "cifar10_v2": lambda figures: accuracy_table(figures, "cifar10_v2"),
@@ -118,6 +163,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "flowers5_lite0": lambda figures: accuracy_table(figures, "flowers5_lite0"),
     "latency_224": ratio_table,
     "training": training_table,
+    "int8": int8_table,
 }
 
 

@@ -13,6 +13,7 @@ from edgecnn.pipeline import inference
 from edgecnn.pipeline.benchmarking import Effort, benchmark_bundle, benchmark_file
 from edgecnn.pipeline.compressing import refuse_int8
 from edgecnn.pipeline.context import Context
+from edgecnn.pipeline.explaining import Explanation, explain
 from edgecnn.pipeline.exporting import Exported
 from edgecnn.pipeline.exporting import export as export_bundle
 from edgecnn.pipeline.reporting import report as write_report
@@ -118,6 +119,14 @@ def verify(path: str | Path, *, context: Context | None = None, strict: bool = T
     return rows
 
 
+def diagnose(path: str | Path, *, images: int = 64, context: Context | None = None) -> Explanation:
+    """Where an int8 bundle loses accuracy and why, on ``images`` validation pictures. Raises ``UsageError`` for float.
+
+    ``pipeline.explaining.write_page`` makes a page of it.
+    """
+    return explain(context or Context(Path(path)), open_bundle(Path(path)), images)
+
+
 def benchmark(
     *paths: str | Path,
     runtimes: Sequence[Runtime | str] = DEFAULT_RUNTIMES,
@@ -161,4 +170,4 @@ def run(recipe: str | Path, run: str | Path, *, data: str | None = None, overrid
     run_recipe(Context(Path(run), chosen.data, chosen.data_seed), chosen.resolved(stages(Path(run))))
 
 
-__all__ = ["benchmark", "compress", "evaluate", "export", "predict", "report", "run", "train", "verify"]
+__all__ = ["benchmark", "compress", "diagnose", "evaluate", "export", "predict", "report", "run", "train", "verify"]

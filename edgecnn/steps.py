@@ -165,7 +165,9 @@ class QatTraining(Training):
 class QuantizeStep(Settings):
     """int8: weights per channel, activations per tensor, numbers decided once for every format.
 
-    They are decided after training, on calibration pictures; ``qat`` trains them further.
+    They are decided after training, on calibration pictures; ``repair`` equalizes channels and rounds weights by what
+    they meet; ``qat`` trains the numbers further. ``max_drop``: percentage points of accuracy that may be lost on the
+    validation pictures before the step says that the numbers are not good enough.
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -173,7 +175,9 @@ class QuantizeStep(Settings):
     output: Name | None = None
     precision: Literal["int8"] = "int8"
     calibration_images: Positive = 512
-    calibration_method: Literal["minmax", "percentile", "mse"] = "minmax"
+    calibration_method: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
+    repair: bool = True
+    max_drop: Annotated[float, Field(ge=0)] = 0.5
     hard_swish: Literal["decompose", "native"] = "decompose"
     qat: QatTraining | None = None
     seed: int = 0

@@ -52,6 +52,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     compare.evaluate,
     look.predict,
     look.inspect,
+    look.diagnose,
     look.recipes,
     look.doctor,
 )

@@ -1,8 +1,9 @@
-"""Verbs that look: predict, inspect, data, recipes, doctor."""
+"""Verbs that look: predict, inspect, diagnose, data, recipes, doctor."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,33 @@ def inspect(
         print(json.dumps(found.as_dict(), indent=1))
     else:
         print_layers(found.layers, found.params, found.macs, found.published())
+
+
+def diagnose(
+    bundle: Annotated[Path, typer.Argument(help="An int8 bundle.")],
+    images: Annotated[int, typer.Option(min=1, help="So many validation pictures.")] = 64,
+    worst: Annotated[int, typer.Option(min=1, help="So many layers are shown.")] = 8,
+    page: Annotated[Path | None, typer.Option("-o", "--out", help="Write a page with bars and histograms.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the bundle's pictures are now.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """Explain where an int8 bundle loses accuracy: the worst layers, the reason of each, and what repairs it."""
+    from edgecnn import api
+    from edgecnn.cli.progress import context
+    from edgecnn.pipeline.explaining import write_page
+    from edgecnn.report.console import print_losses
+
+    found = api.diagnose(bundle, images=images, context=context(bundle, data))
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1))
+    else:
+        print(found.headline)
+        for finding in found.found.findings:
+            print(f"finding: {finding}")
+        print_losses(found.rows[:worst])
+    if page is not None:
+        write_page(found, page)
+        print(page, file=sys.stderr if as_json else sys.stdout)
 
 
 @data_app.command()

@@ -83,7 +83,11 @@ def compress(
     recovery_epochs: Annotated[int, typer.Option(min=0, help="Training after pruning; 0: none.")] = 5,
     recovery_lr: Annotated[float, typer.Option(help="Highest learning rate of it.")] = 0.02,
     calibration_images: Annotated[int, typer.Option(min=1, help="Training pictures that decide the ranges.")] = 512,
-    calibration_method: Annotated[str, typer.Option(help="minmax, percentile or mse.")] = "minmax",
+    calibration_method: Annotated[
+        str, typer.Option(help="auto, minmax, moving_average, percentile, entropy or mse.")
+    ] = "auto",
+    repair: Annotated[bool, typer.Option(help="Equalize channels, round weights by what they meet.")] = True,
+    max_drop: Annotated[float, typer.Option(min=0, help="Points of accuracy that int8 may lose.")] = 0.5,
     qat: Annotated[
         bool, typer.Option("--qat", help="Train the quantized network too, taught by the float one.")
     ] = False,
@@ -111,7 +115,12 @@ def compress(
         quantize=quantize,
         round_to=round_to,
         recovery=recovery,
-        calibration={"calibration_images": calibration_images, "calibration_method": calibration_method},
+        calibration={
+            "calibration_images": calibration_images,
+            "calibration_method": calibration_method,
+            "repair": repair,
+            "max_drop": max_drop,
+        },
         qat=qat_of(parent.manifest.config, qat_epochs, qat_lr) if trained and qat else None,
         seed=seed,
     )

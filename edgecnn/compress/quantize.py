@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,6 +12,7 @@ from edgecnn.errors import ModelError, UsageError
 from edgecnn.graph.integer import INT8
 from edgecnn.graph.ir import Array, Graph, Node, Op, QParams
 from edgecnn.graph.simplify import decompose_hard_sigmoid, decompose_hard_swish, decompose_silu
+from edgecnn.graph.ties import Ties
 
 Range = tuple[float, float]
 Gating = Literal["decompose", "native"]
@@ -146,14 +147,13 @@ def _saturation(graph: Graph, node: Node) -> Range:
 def _activations(graph: Graph, limits: Mapping[str, Range]) -> dict[str, QParams]:
     """Numbers for every tensor; tensors that must share theirs get the hull of their ranges."""
     fixed = {node.name: known for node in graph.nodes if (known := fixed_qparams(node)) is not None}
-    groups = _sharing_groups(graph, limits, fixed)
     qparams: dict[str, QParams] = {}
-    for name, members in groups.items():
+    for members in _sharing_groups(graph, limits, fixed).groups():
         given = [fixed[member] for member in members if member in fixed]
         ranges = [limits.get(member, (0.0, 1.0)) for member in members]
         hull = min(low for low, _ in ranges), max(high for _, high in ranges)
-        qparams[name] = given[0] if given else activation_qparams(*hull)
-    return qparams
+        qparams |= dict.fromkeys(members, given[0] if given else activation_qparams(*hull))
+    return {node.name: qparams[node.name] for node in graph.nodes}
 
 
 def fixed_qparams(node: Node) -> QParams | None:
@@ -165,38 +165,30 @@ def fixed_qparams(node: Node) -> QParams | None:
     return UNIT if node.attrs.get("clamp") == [0.0, 1.0] else None
 
 
-def _sharing_groups(graph: Graph, limits: Mapping[str, Range], fixed: Mapping[str, QParams]) -> dict[str, list[str]]:
-    """For every tensor the tensors (itself included) that have the same numbers."""
-    groups = {node.name: [node.name] for node in graph.nodes}
-
-    def join(one: str, other: str) -> None:
-        if groups[one] is not groups[other]:
-            groups[one] += groups[other]
-            for name in groups[other]:
-                groups[name] = groups[one]
-
+def _sharing_groups(graph: Graph, limits: Mapping[str, Range], fixed: Mapping[str, QParams]) -> Ties:
+    """Which tensors have the same numbers."""
+    ties = Ties(graph)
     for node in graph.nodes:
         if node.op in SHARING:
-            join(node.inputs[0], node.name)
+            ties.join(node.name, node.inputs[:1])
     for node in graph.nodes:
         if node.op is Op.CONCAT:
             for name in node.inputs:
-                if _may_join(graph, name, node, groups, limits, fixed):
-                    join(node.name, name)
-    return groups
+                if _may_join(graph, node, ties.group(name), limits, fixed):
+                    ties.join(node.name, [name])
+    return ties
 
 
 def _may_join(
     graph: Graph,
-    name: str,
     concat: Node,
-    groups: Mapping[str, list[str]],
+    members: Sequence[str],
     limits: Mapping[str, Range],
     fixed: Mapping[str, QParams],
 ) -> bool:
     """Whether a concatenation's input can take the output's numbers: not fixed, no clamp of its own lost."""
     low, high = limits[concat.name]
-    for member in groups[name]:
+    for member in members:
         bottom, top = _clamp_of(graph.node(member))
         if member in fixed or low < bottom or high > top:
             return False

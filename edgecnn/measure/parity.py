@@ -19,6 +19,7 @@ from edgecnn.errors import UsageError
 from edgecnn.spec import Task
 
 Tensor = NDArray[Any]
+TINY = 1e-30  # a probability that a logarithm still takes
 EXACT_DB = 200.0  # SQNR of equal tensors: finite so that it can be written to JSON, and more than float32 can reach
 
 
@@ -82,6 +83,18 @@ def compare_logits(parent: Tensor, child: Tensor, task: Task = Task.MULTI_CLASS)
         n=len(a),
         equal_sets=tasks.equal_sets(a, b) if task is Task.MULTI_LABEL else None,
     )
+
+
+def divergence(parent: Tensor, child: Tensor, task: Task = Task.MULTI_CLASS) -> NDArray[np.float64]:
+    """Kullback-Leibler divergence of the child's answers from the parent's, in nats, for each picture: two (N, K) ->
+    (N,). With several labels each is an answer of its own, and their divergences are summed.
+    """
+    p, q = (np.clip(tasks.probabilities(task, each), TINY, 1.0) for each in (parent, child))
+    per_label = p * np.log(p / q)
+    if task is Task.MULTI_LABEL:
+        per_label += (1 - p) * np.log(np.clip(1 - p, TINY, 1.0) / np.clip(1 - q, TINY, 1.0))
+    total: NDArray[np.float64] = per_label.sum(axis=1)
+    return total
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

@@ -107,6 +107,26 @@ def mcnemar(a_correct: ArrayLike, b_correct: ArrayLike) -> float:
     return min(1.0, float(2 * tail / (1 << total)))
 
 
+def paired_difference(a_correct: ArrayLike, b_correct: ArrayLike) -> Interval:
+    """How much more often ``a`` is right than ``b`` on the same pictures, in [-1, 1].
+
+    The adjusted Wald interval for paired proportions of Bonett and Price 2012 (J. Educ. Behav. Stat. 37(4)): with
+    ``p = (only_a + 1) / (n + 2)`` and ``q = (only_b + 1) / (n + 2)`` it is
+    ``p - q +- z sqrt((p + q - (p - q)^2) / (n + 2))``. It has a width where the two never differ, unlike a bootstrap's.
+    Takes two boolean arrays (n,). Raises ``ValueError`` when the lengths differ.
+    """
+    a, b = np.asarray(a_correct, bool), np.asarray(b_correct, bool)
+    if a.shape != b.shape:
+        raise ValueError(f"{a.shape} and {b.shape} are not the same pictures")
+    n = a.size
+    if n == 0:
+        return Interval(math.nan, -1.0, 1.0, 0)
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
+    p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = Z95 * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    return Interval((only_a - only_b) / n, max(-1.0, p - q - half), min(1.0, p - q + half), n)
+
+
 def percentile(samples: ArrayLike, q: float) -> float | None:
     """The ``q``-th percentile (0 to 100), or ``None`` where there are too few samples to speak of it.
 

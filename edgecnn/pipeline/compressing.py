@@ -1,4 +1,4 @@
-"""The prune and quantize steps: a float bundle -> a smaller one."""
+"""The prune step, and what it shares with the quantize step (:mod:`~edgecnn.pipeline.quantizing`)."""
 
 from __future__ import annotations
 
@@ -12,40 +12,29 @@ import numpy as np
 
 from edgecnn import bundle as bundles
 from edgecnn.bundle import Bundle
-from edgecnn.compress.calibrate import calibrate
 from edgecnn.compress.prune import prune as prune_channels
-from edgecnn.compress.quantize import decompose
-from edgecnn.compress.quantize import quantize as decide_numbers
 from edgecnn.data.items import ImageSet
-from edgecnn.data.stream import readable
-from edgecnn.data.tensors import ImageTensors, choose_calibration, iter_batches, load_split
+from edgecnn.data.tensors import ImageTensors, load_split
 from edgecnn.errors import UsageError
-from edgecnn.graph import store
-from edgecnn.graph.interpret import GraphModule
 from edgecnn.models import channel_plan
 from edgecnn.pipeline.context import Context, data_of, describe_data, is_streamed
 from edgecnn.pipeline.figuring import in_words, split_figures
 from edgecnn.pipeline.loading import (
     PLAN,
     Predict,
-    batched,
     golden,
     is_int8,
-    load_graph,
     load_module,
     preprocess_of,
     save_golden,
 )
 from edgecnn.pipeline.preparing import identity, retraining, seed_everything
-from edgecnn.pipeline.quantized_training import train_numbers
 from edgecnn.pipeline.streaming import training_pictures
 from edgecnn.pipeline.training import fit_watched, val_figures
 from edgecnn.pipeline.writing import copy_history, finished, work_folder, write_recipe, write_weights
-from edgecnn.spec import Precision, Split, Task
+from edgecnn.spec import Split, Task
 from edgecnn.steps import PruneStep, QuantizeStep
 from edgecnn.train.evaluate import predict_logits
-
-CALIBRATION_BATCH = 16
 
 
 def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
@@ -55,7 +44,7 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
     """
     refuse_int8(parent, "pruned")
     data = data_of(parent, context.data)
-    made = _Child(parent, context.run / str(step.output), "prune", step, facts_of(parent, data, context.data))
+    made = Child(parent, context.run / str(step.output), "prune", step, facts_of(parent, data, context.data))
     if (done := finished(context, made.target, made.fingerprint)) is not None:
         return done
 
@@ -75,7 +64,7 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
         "macs": report.macs_after,
         "parent_params": report.params_before,
         "parent_macs": report.macs_before,
-        **_test_figures("before_recovery_", parent.task, lambda images: predict_logits(model, images, p), test),
+        **tested("before_recovery_", parent.task, lambda images: predict_logits(model, images, p), test),
     }
     before, after = report.macs_before / 1e6, report.macs_after / 1e6
     context.tell(
@@ -87,62 +76,16 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
         training, val = training_pictures(data, p, is_streamed(parent)), load_split(data, Split.VAL, p)
         result = fit_watched(context, str(step.output), model, training, val, p, settings, work)
         figures |= {**val_figures(result), "epochs": result.epochs, "seconds": round(result.seconds, 1)}
-    figures.update(_test_figures("", parent.task, lambda images: predict_logits(model, images, p), test))
-    _note_drop(figures, parent)
+    figures.update(tested("", parent.task, lambda images: predict_logits(model, images, p), test))
+    note_drop(figures, parent)
     with bundles.create(made.target, **made.manifest(figures, parent.manifest.precision)) as draft:
         write_weights(model, draft)
         (draft / PLAN).write_text(bundles.dump_json(plan))
         copy_history(work, draft)
         write_recipe(draft, made.target.name, made.data, step)
-        _same_golden(draft, parent, lambda images: predict_logits(model, images, p))
+        same_golden(draft, parent, lambda images: predict_logits(model, images, p))
     shutil.rmtree(work)
     context.tell(f"{made.target}: test {in_words(parent.task, figures)}")
-    return bundles.open_bundle(made.target)
-
-
-def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
-    """Decide the int8 numbers once and write them as a bundle. Does nothing when the same bundle is already there.
-
-    Raises ``UsageError`` for a parent that is quantized already.
-    """
-    refuse_int8(parent, "quantized")
-    data = data_of(parent, context.data)
-    made = _Child(parent, context.run / str(step.output), "quantize", step, facts_of(parent, data, context.data))
-    if (done := finished(context, made.target, made.fingerprint)) is not None:
-        return done
-
-    p = preprocess_of(parent)
-    settings = None if step.qat is None else retraining(step, step.qat, parent.task, p)
-    items = choose_calibration(data, step.calibration_images, step.seed)
-    if is_streamed(parent):
-        items = readable(data, items)
-    graph = load_graph(parent)
-    batches = (batch.images for batch in iter_batches(data, items, p, CALIBRATION_BATCH))
-    quantized = decide_numbers(
-        graph, calibrate(graph, batches, method=step.calibration_method), hard_swish=step.hard_swish
-    )
-    learned: dict[str, Any] = {}
-    work = work_folder(made.target, made.fingerprint)
-    if settings is not None:
-        graphs = decompose(graph, hard_swish=step.hard_swish), quantized
-        quantized, learned = train_numbers(context, parent, str(step.output), settings, graphs, data, work)
-    model = GraphModule(quantized).eval()
-
-    def predict(images: Any) -> Any:
-        return batched(model, images)
-
-    params, macs = parent.manifest.figures["params"], parent.manifest.figures["macs"]
-    figures: dict[str, Any] = {"calibration_images": len(items), "params": params, "macs": macs, **learned}
-    figures.update(_test_figures("", parent.task, predict, load_split(data, Split.TEST, p)))
-    _note_drop(figures, parent)
-    with bundles.create(made.target, **made.manifest(figures, Precision.INT8.value)) as draft:
-        store.save(quantized, draft)
-        (draft / "calibration.txt").write_text("".join(f"{item.id}\n" for item in items))
-        copy_history(work, draft)
-        write_recipe(draft, made.target.name, made.data, step)
-        _same_golden(draft, parent, predict)
-    shutil.rmtree(work)
-    context.tell(f"{made.target}: test {in_words(parent.task, figures)}, drop {figures['drop']:.2f} points")
     return bundles.open_bundle(made.target)
 
 
@@ -165,7 +108,7 @@ def facts_of(parent: Bundle, data: ImageSet, override: str | None) -> dict[str, 
 
 
 @dataclass(frozen=True)
-class _Child:
+class Child:
     """A bundle that is about to be made from another: what it is stays, what is done to it is new."""
 
     parent: Bundle
@@ -206,19 +149,20 @@ class _Child:
         }
 
 
-def _test_figures(prefix: str, task: Task, predict: Predict, test: ImageTensors) -> dict[str, Any]:
+def tested(prefix: str, task: Task, predict: Predict, test: ImageTensors) -> dict[str, Any]:
+    """Figures of the test pictures, their names after a prefix."""
     values = split_figures(task, predict(test.images), test.labels)
     return {prefix + name: value for name, value in values.items()}
 
 
-def _note_drop(figures: dict[str, Any], parent: Bundle) -> None:
+def note_drop(figures: dict[str, Any], parent: Bundle) -> None:
     """Points of test accuracy lost against the parent; of mean average precision too where there is one."""
     if "test_map" in figures:
         figures["drop_map"] = 100 * (parent.manifest.figures["test_map"] - figures["test_map"])
     figures["drop"] = 100 * (parent.manifest.figures["test_top1"] - figures["test_top1"])
 
 
-def _same_golden(folder: Path, parent: Bundle, predict: Predict) -> None:
+def same_golden(folder: Path, parent: Bundle, predict: Predict) -> None:
     """The parent's golden inputs with this network's logits."""
     theirs = golden(parent)
     save_golden(folder, predict, theirs["images"], tuple(np.asarray(theirs["ids"]).tolist()))

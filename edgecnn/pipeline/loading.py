@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from edgecnn.bundle import Bundle, open_bundle
+from edgecnn.compress import equalize
 from edgecnn.compress.quantize import decompose
 from edgecnn.data import preprocess
 from edgecnn.errors import BundleError
@@ -70,7 +71,8 @@ def load_graph(bundle: Bundle) -> Graph:
 
 
 def float_twin(bundle: Bundle) -> Graph:
-    """The float graph that a quantized bundle was made from, in its terms: the same nodes by name, real weights.
+    """The float graph that a quantized bundle was made from, in its terms: the same nodes by name, real weights,
+    channels equalized as it has them.
 
     Raises ``BundleError`` for a float bundle, or where the float bundle is not there any more.
     """
@@ -81,7 +83,9 @@ def float_twin(bundle: Bundle) -> Graph:
         raise BundleError(
             f"{parent.path} is not the bundle that {bundle.path} was made from", hint="quantize it again from there"
         )
-    return decompose(load_graph(parent), hard_swish=bundle.manifest.config["hard_swish"])
+    bundle.check_hashes()
+    graph = equalize.rewrite(load_graph(parent), equalize.load(bundle.path))
+    return decompose(graph, hard_swish=bundle.manifest.config["hard_swish"])
 
 
 def predictor(bundle: Bundle) -> Predict:

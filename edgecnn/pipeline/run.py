@@ -7,9 +7,10 @@ from pathlib import Path
 
 from edgecnn.bundle import Bundle, find_bundles, open_bundle
 from edgecnn.pipeline.benchmarking import Effort, benchmark_bundle
-from edgecnn.pipeline.compressing import prune, quantize
+from edgecnn.pipeline.compressing import prune
 from edgecnn.pipeline.context import Context
 from edgecnn.pipeline.exporting import export
+from edgecnn.pipeline.quantizing import quantize
 from edgecnn.pipeline.reporting import report
 from edgecnn.pipeline.training import train
 from edgecnn.pipeline.verifying import gate_files, verify

@@ -1,4 +1,4 @@
-"""Tables for the terminal besides the table of results: parity and layers."""
+"""Tables for the terminal besides the table of results: parity, layers, and layers that lose in int8."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgecnn.models.layers import LayerRow
+from edgecnn.report.diagnosis_page import LossRow
 from edgecnn.report.rows import ParityRow
 
 
@@ -48,6 +49,22 @@ def print_layers(rows: Sequence[LayerRow], params: int, macs: int, published: st
     _print(table)
     if published:
         print(published)
+
+
+def print_losses(rows: Sequence[LossRow]) -> None:
+    """Layers of an int8 network, the worst first: SQNR in dB and the reason; evidence and repairs stand below."""
+    table = Table()
+    for title in ("#", "Layer", "Weights", "Activation", "Up to here", "Only this", "All but this", "Reason"):
+        table.add_column(title, justify="left" if title in ("Layer", "Reason") else "right")
+    for number, row in enumerate(rows, start=1):
+        levels = (row.weights_db, row.activation_db, row.accumulated_db, row.only_db, row.without_db)
+        table.add_row(str(number), row.name, *(_number(db, ".1f") for db in levels), row.cause)
+    _print(table)
+    print("SQNR in dB; the last two are of the answers, with only this layer in int8 and with all but this one.")
+    for number, row in enumerate(rows, start=1):
+        print(f"{number}. {row.name}: {row.cause}: {row.evidence}")
+    for cause, repair in {row.cause: row.repair for row in rows}.items():
+        print(f"{cause}: {repair}")
 
 
 def _print(table: Table) -> None:

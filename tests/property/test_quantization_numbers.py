@@ -9,7 +9,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgecnn.compress.calibrate import Observer
+from edgecnn.compress.observer import Observer
 from edgecnn.compress.quantize import activation_qparams, quantize_layer
 from edgecnn.graph.integer import accumulator_bound, integer_bounds, kernels
 from edgecnn.graph.ir import Graph, Node, Op, QParams

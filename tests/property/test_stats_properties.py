@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgecnn.measure.stats import mcnemar, median_interval, ratio_interval, wilson
+from edgecnn.measure.stats import mcnemar, median_interval, paired_difference, ratio_interval, wilson
 
 counts = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 times = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=60)
@@ -44,6 +44,14 @@ def test_median_interval_follows_the_unit(samples: list[float], factor: float) -
 def test_a_file_against_itself_is_one(samples: list[float]) -> None:
     found = ratio_interval(np.stack([samples, samples], axis=1))
     assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))
+def test_paired_difference_holds_its_value_and_turns_around(rows: list[tuple[bool, bool]]) -> None:
+    a, b = np.array(rows).T
+    found, turned = paired_difference(a, b), paired_difference(b, a)
+    assert -1 <= found.low <= found.value <= found.high <= 1 and found.low < found.high
+    np.testing.assert_allclose((turned.value, turned.low, turned.high), (-found.value, -found.high, -found.low))
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))

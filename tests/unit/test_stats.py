@@ -10,6 +10,7 @@ import pytest
 from edgecnn.measure.stats import (
     mcnemar,
     median_interval,
+    paired_difference,
     percentile,
     ratio_interval,
     relative_half_width,
@@ -52,6 +53,32 @@ def test_mcnemar_exact_values() -> None:
     assert p_value(400, 500) == pytest.approx(p_value(500, 400)) and p_value(400, 500) < 0.001
     exact, approximate = p_value(470, 530), p_value(471, 530)
     assert abs(exact - approximate) < 0.006
+
+
+def test_paired_difference_is_bonett_and_prices_interval() -> None:
+    a = np.array([True] * 60 + [False] * 20 + [True] * 20)
+    b = np.array([True] * 60 + [True] * 20 + [False] * 20)
+    even = paired_difference(a, b)
+    assert even.value == 0 and even.high == pytest.approx(1.959964 * math.sqrt(42 / 102 / 102)) == -even.low
+    one_sided = paired_difference([True] * 10, [False] * 4 + [True] * 6)
+    assert one_sided.value == pytest.approx(0.4)
+    half = 1.959964 * math.sqrt((5 / 12 + 1 / 12 - 1 / 9) / 12)
+    assert (one_sided.low, one_sided.high) == pytest.approx((1 / 3 - half, 1 / 3 + half))
+
+
+def test_paired_difference_holds_the_truth_as_often_as_it_says() -> None:
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(2000):
+        draws = rng.choice(3, size=500, p=(0.03, 0.01, 0.96))  # only a right, only b right, both
+        found = paired_difference(draws != 1, draws != 0)
+        held += found.low <= 0.02 <= found.high
+    assert 0.935 <= held / 2000 <= 0.975
+
+
+def test_paired_difference_of_nothing_and_of_different_pictures() -> None:
+    assert math.isnan(paired_difference([], []).value)
+    with pytest.raises(ValueError, match="not the same pictures"):
+        paired_difference([True], [True, False])
 
 
 def test_mcnemar_refuses_different_pictures() -> None:
