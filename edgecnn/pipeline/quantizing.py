@@ -127,7 +127,7 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     if settings is not None:
         best = min(rungs, key=lambda rung: rung.kl)
         trained, learned = _trained(context, parent, stage, settings, best, data, work, judge, step)
-        rungs, figures = [*rungs, trained], {**figures, **learned}
+        rungs, figures = rungs + ([trained] if learned["qat_kept"] else []), {**figures, **learned}
     best = _kept(context, stage, rungs, step)
     model = GraphModule(best.graph).eval()
 
@@ -180,7 +180,7 @@ def _trained(
     judge: Judge,
     step: QuantizeStep,
 ) -> tuple[Rung, dict[str, Any]]:
-    """The rung that training makes of another, and its figures."""
+    """The rung that training makes of another (or that rung again, where it is more accurate), and its figures."""
     floating = decompose(equalize.rewrite(load_graph(parent), start.changes), hard_swish=step.hard_swish)
     began = time.perf_counter()
     graph, figures = train_numbers(context, parent, stage, settings, (floating, start.graph), data, work)
@@ -190,7 +190,7 @@ def _trained(
 
 
 def _kept(context: Context, stage: str, rungs: list[Rung], step: QuantizeStep) -> Rung:
-    """The rung to keep: the trained one, which has been compared already, or the least divergent."""
+    """The rung to keep: the trained one, which was kept for its accuracy, or the least divergent."""
     best = rungs[-1] if rungs[-1].name == "trained" else min(rungs, key=lambda rung: rung.kl)
     if 100 * best.drop.value > step.max_drop:
         sure = "" if 100 * best.drop.low > step.max_drop else " (within what so few pictures can tell)"
