@@ -48,12 +48,6 @@ def test_seeds_that_decide_nothing_are_one_training(tmp_path: Path, seed: int) -
     assert identity(source, seed) == identity(source, 2)
 
 
-<<<<<<< HEAD
-def test_quantizing_without_training_is_the_same_on_any_machine() -> None:
-    asked = {"kind", "precision", "calibration_images", "calibration_method", "hard_swish", "repair", "max_drop"}
-    assert settings_of(QuantizeStep(device="cpu", threads=1)).keys() == asked | {"seed"}
-=======
 def test_quantizing_without_training_is_what_it_was_before_there_was_any() -> None:
     assert "qat" not in settings_of(QuantizeStep(device="cpu", threads=1))
->>>>>>> refs/tmp/qat
     assert settings_of(QuantizeStep(qat=QatTraining(epochs=2)))["qat"]["epochs"] == 2
