@@ -59,7 +59,7 @@ GARBAGE = b"\x80\x81 this is neither text nor a model \xff\xfe"
         ("benchmark FILE", "is neither a bundle nor a model"),
         ("benchmark GARBAGE.onnx", "garbage.onnx is not an ONNX file"),
         ("benchmark GARBAGE.tflite", "not a TFLite file"),
-        ("benchmark MODEL.tflite --runtime torch,onnxruntime", "use litert, null"),
+        ("benchmark MODEL.tflite --runtime torch,onnxruntime", "use litert, tflm, null"),
         ("evaluate MODEL.tflite --runtime onnxruntime --data digits", "onnxruntime does not read"),
         ("evaluate GOOD --runtime null", "computes nothing"),
         ("evaluate GOOD --runtime litert", "not exported: run edgecnn export"),
