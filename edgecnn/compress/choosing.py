@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgecnn.compress.observer import Range
+from edgecnn.compress.quantize import activation_qparams
 from edgecnn.graph import real
+from edgecnn.graph.integer import on_grid
 from edgecnn.graph.interpret import GraphModule
 from edgecnn.graph.ir import Graph, Node, Op
-
-LEVELS = 255
 
 
 def choose(
@@ -34,22 +34,14 @@ def choose(
     def see(name: str, values: Tensor) -> None:
         ranges = list(dict.fromkeys(candidates[name].values()))
         if len(ranges) > 1:
-            errors = [_error(values, quantized(values, ends), readers[name], weights) for ends in ranges]
+            errors = [
+                _error(values, on_grid(values, activation_qparams(*ends)), readers[name], weights) for ends in ranges
+            ]
             ranges = [ranges[errors.index(min(errors))]]
         chosen[name] = ranges[0]
 
     GraphModule(graph).evaluate(torch.from_numpy(pictures), see)
     return chosen
-
-
-def quantized(values: Tensor, ends: Range) -> Tensor:
-    """``values`` rounded to 8 bits over a range, which is widened to hold 0."""
-    low, high = min(ends[0], 0.0), max(ends[1], 0.0)
-    scale = (high - low) / LEVELS
-    if scale <= 0:
-        return torch.zeros_like(values)
-    zero_point = round(-low / scale)
-    return (torch.round(values / scale) + zero_point).clamp_(0, LEVELS).sub_(zero_point).mul_(scale)
 
 
 def _error(values: Tensor, rounded: Tensor, readers: list[Node], weights: Mapping[str, Tensor]) -> float:

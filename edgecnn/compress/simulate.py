@@ -85,10 +85,8 @@ class Simulation:
         """The node's output ``values`` on the int8 graph's grid."""
         qparams = self.integer.qparams[node.name]
         if node.op is Op.INPUT:
-            steps = integers.read_pixels(images)
-        else:
-            steps = (values / qparams.scale).round_().add_(qparams.zero_point).clamp_(*integers.INT8)
-        return steps.sub_(qparams.zero_point).mul_(qparams.scale)
+            return integers.read_pixels(images).sub_(qparams.zero_point).mul_(qparams.scale)
+        return integers.on_grid(values, qparams)
 
 
 def walk(graph: Graph, compute: Callable[[Node, list[Value]], Value]) -> Value:

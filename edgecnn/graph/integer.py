@@ -47,6 +47,12 @@ def read_pixels(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() - 128
 
 
+def on_grid(values: Tensor, qparams: QParams) -> Tensor:
+    """Real values as int8 numbers represent them (fake quantization: Jacob et al. 2018, arXiv 1712.05877, eq. 12)."""
+    steps = (values / qparams.scale).round_().add_(qparams.zero_point).clamp_(*INT8)
+    return steps.sub_(qparams.zero_point).mul_(qparams.scale)
+
+
 def integer_bounds(qparams: QParams, clamp: Sequence[float | None] | None) -> tuple[int, int]:
     """A clamp in steps of ``qparams``: (lowest, highest) int8 value."""
     low, high = clamp or (None, None)
