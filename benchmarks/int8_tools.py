@@ -25,7 +25,7 @@ from int8_subjects import Images, Subject, example
 from numpy.typing import NDArray
 
 from edgecnn.compress.calibrate import calibrate
-from edgecnn.compress.ptq import repaired
+from edgecnn.compress.ptq import plain_and_repaired
 from edgecnn.compress.quantize import quantize
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
@@ -72,7 +72,7 @@ def plain(graph: Graph, images: Images) -> Graph:
 
 def default(graph: Graph, images: Images) -> Graph:
     """What ``edgecnn compress --quantize int8`` does where nothing is said."""
-    return repaired(graph, lambda: batches(images)).graph
+    return plain_and_repaired(graph, lambda: batches(images))[1].graph
 
 
 def ours(

@@ -22,10 +22,11 @@ from edgecnn.compress.ranges import CANDIDATES, METHODS, Method, range_of
 from edgecnn.errors import DataError, UsageError
 from edgecnn.graph.interpret import GraphModule, Observe
 from edgecnn.graph.ir import Graph
+from edgecnn.train.allocator import keep_freed_memory
 
 Pixels = NDArray[np.uint8]
 MICRO_BATCH = 16  # pictures per pass: bounds memory, changes nothing else
-JUDGES = 16  # pictures on which ``auto`` tries the candidates
+JUDGES = 8  # pictures on which ``auto`` tries the candidates
 MOVED = 0.05  # a range that another doubling of the pictures would move by less is settled
 
 
@@ -49,6 +50,7 @@ def watch(graph: Graph, batches: Iterable[Pixels], *observers: Observe) -> int:
     """
     if graph.quantized:
         raise UsageError("the graph is already quantized", hint="calibrate the float graph")
+    keep_freed_memory()  # a third of the time goes into mapping activations anew otherwise
     module, count = GraphModule(graph), 0
 
     def see(name: str, values: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -34,9 +34,12 @@ def choose(
     def see(name: str, values: Tensor) -> None:
         ranges = list(dict.fromkeys(candidates[name].values()))
         if len(ranges) > 1:
-            errors = [
-                _error(values, on_grid(values, activation_qparams(*ends)), readers[name], weights) for ends in ranges
-            ]
+            linear = [_linear(node, weights) for node in readers[name]] or [_itself]
+            sizes = [_energy(function(values)) for function in linear]
+            errors = []
+            for ends in ranges:
+                lost = on_grid(values, activation_qparams(*ends)).sub_(values)
+                errors.append(sum(_energy(f(lost)) / size for f, size in zip(linear, sizes, strict=True)))
             ranges = [ranges[errors.index(min(errors))]]
         chosen[name] = ranges[0]
 
@@ -44,21 +47,17 @@ def choose(
     return chosen
 
 
-def _error(values: Tensor, rounded: Tensor, readers: list[Node], weights: Mapping[str, Tensor]) -> float:
-    difference = rounded - values
-    return sum((_share(node, difference, values, weights) for node in readers), 0.0) or _ratio(difference, values)
-
-
-def _share(node: Node, difference: Tensor, values: Tensor, weights: Mapping[str, Tensor]) -> float:
+def _linear(node: Node, weights: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
+    """The linear part of a reader: its weights without bias and clamp, or nothing."""
     weight = weights.get(f"{node.name}.weight")
     if weight is None:
-        return _ratio(difference, values)
-    changed, whole = (
-        real.convolve(node, x, weight, None) if node.op is Op.CONV else F.linear(x, weight)
-        for x in (difference, values)
-    )
-    return _ratio(changed, whole)
+        return _itself
+    return lambda x: real.convolve(node, x, weight, None) if node.op is Op.CONV else F.linear(x, weight)
 
 
-def _ratio(difference: Tensor, values: Tensor) -> float:
-    return float((difference**2).sum() / values.double().pow(2).sum().clamp_min(torch.finfo(torch.float32).tiny))
+def _itself(values: Tensor) -> Tensor:
+    return values
+
+
+def _energy(values: Tensor) -> float:
+    return max(float(values.square().sum()), torch.finfo(torch.float32).tiny)

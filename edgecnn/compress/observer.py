@@ -12,7 +12,7 @@ from torch import Tensor
 from edgecnn.errors import DataError
 
 BINS = 2048  # half of them below zero
-GRID = 8  # a larger map is looked at in 8 to 15 of its rows and columns
+GRID = 8  # a map is looked at in at most so many of its rows and columns
 EMA = 0.05  # what a picture counts in a moving average of ranges
 
 Range = tuple[float, float]
@@ -104,5 +104,5 @@ def thinned(values: Tensor) -> Tensor:
     """
     if values.dim() != 4:
         return values
-    rows, columns = (slice(None, None, max(1, side // GRID)) for side in values.shape[2:])
+    rows, columns = (slice(None, None, -(-side // GRID)) for side in values.shape[2:])
     return values[:, :, rows, columns]

@@ -45,21 +45,31 @@ def plain(graph: Graph, pictures: Pictures, method: Method = "minmax", hard_swis
     return Quantized(numbers, {}, calibration, watch.seconds)
 
 
-def repaired(graph: Graph, pictures: Pictures, method: Method = "auto", hard_swish: Gating = "decompose") -> Quantized:
-    """Channels equalized (:mod:`~edgecnn.compress.equalize`), weights rounded by second order
-    (:mod:`~edgecnn.compress.rounding`). Raises as ``plain``.
+def plain_and_repaired(
+    graph: Graph, pictures: Pictures, method: Method = "auto", hard_swish: Gating = "decompose"
+) -> tuple[Quantized, Quantized]:
+    """Two ways at the cost of the second.
+
+    Repaired: channels equalized (:mod:`~edgecnn.compress.equalize`), weights rounded by second order
+    (:mod:`~edgecnn.compress.rounding`). Plain, to compare with: minimum and maximum of what the first pass looked at.
+    Raises as ``plain``.
     """
     watch = _Stopwatch()
-    changes = equalize(graph, channel_ranges(graph, pictures()))
+    seen = channel_ranges(graph, pictures())
+    ranges = {name: (float(each.low.min()), float(each.high.max())) for name, each in seen.items()}
+    untouched = quantize(graph, ranges, hard_swish=hard_swish)
+    watch.lap("first pass")
+    first = dict(watch.seconds)
+    changes = equalize(graph, seen)
     graph = rewrite(graph, changes)
-    watch.lap("equalize")
     moments = InputMoments(graph)
     calibration = measured(graph, pictures(), method, moments.see)
-    watch.lap("calibrate")
+    watch.lap("second pass")
     numbers = quantize(graph, calibration.ranges, hard_swish=hard_swish)
     numbers = rounded(graph, numbers, moments.matrices())
     watch.lap("round")
-    return Quantized(numbers, changes, calibration, watch.seconds)
+    compared = Quantized(untouched, {}, Calibration(ranges, calibration.pictures, None), first)
+    return compared, Quantized(numbers, changes, calibration, watch.seconds)
 
 
 class _Stopwatch:

@@ -158,14 +158,19 @@ def _without_training(
     context: Context, stage: str, step: QuantizeStep, graph: Graph, pictures: ptq.Pictures, judge: Judge
 ) -> tuple[list[Rung], dict[str, Any]]:
     """The rungs that need calibration pictures only, and what calibration says of itself."""
+    ways: tuple[ptq.Quantized, ...]
+    if step.repair:
+        ways = ptq.plain_and_repaired(graph, pictures, step.calibration_method, step.hard_swish)
+    else:
+        ways = (ptq.plain(graph, pictures, step.calibration_method, step.hard_swish),)
     rungs = []
-    for name, way in (("plain", ptq.plain), ("repaired", ptq.repaired))[: 2 if step.repair else 1]:
-        numbers = way(graph, pictures, step.calibration_method, step.hard_swish)
-        rungs.append(judge.rung(name, (numbers.graph, numbers.changes), sum(numbers.seconds.values())))
+    for name, made in zip(("plain", "repaired"), ways, strict=False):
+        rungs.append(judge.rung(name, (made.graph, made.changes), sum(made.seconds.values())))
         context.tell(f"{stage}: {rungs[-1]}")
-    enough = numbers.calibration.enough
+    calibration = ways[-1].calibration
+    enough = calibration.enough
     if enough is None:
-        context.tell(f"{stage}: ranges still move with {numbers.calibration.pictures} pictures: more would tell more")
+        context.tell(f"{stage}: ranges still move with {calibration.pictures} pictures: more would tell more")
     return rungs, {"calibration_enough": enough}
 
 

@@ -1,4 +1,4 @@
-"""One setting of the C library's allocator that matters for training on a CPU."""
+"""One setting of the C library's allocator that matters for training, and calibrating, on a CPU."""
 
 from __future__ import annotations
 

@@ -43,19 +43,22 @@ def test_both_rungs_are_judged_and_the_least_divergent_is_kept(trained: Bundle) 
 
 
 def test_a_repair_that_harms_is_not_used(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def worse(graph, pictures, method, hard_swish):  # type: ignore[no-untyped-def]
-        found = ptq.plain(graph, pictures, "minmax", hard_swish)
-        wrong = {key: -array if key.endswith("weight") else array for key, array in found.graph.weights.items()}
-        return ptq.Quantized(found.graph.with_nodes(found.graph.nodes, weights=wrong), {}, found.calibration)
+    def worse(graph, quantized, moments):  # type: ignore[no-untyped-def]
+        wrong = {key: -array if key.endswith("weight") else array for key, array in quantized.weights.items()}
+        return quantized.with_nodes(quantized.nodes, weights=wrong)
 
-    monkeypatch.setattr(ptq, "repaired", worse)
+    monkeypatch.setattr(ptq, "rounded", worse)
     bundle, _ = quantized(trained, "harmed")
     assert bundle.manifest.figures["rung"] == "plain"
     assert not (bundle.path / "equalization.safetensors").exists()
 
 
 def test_the_float_twin_computes_what_the_parent_does(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ptq, "plain", ptq.repaired)  # whichever is nearer here, its channels are equalized
+    def twice(*given):  # type: ignore[no-untyped-def]
+        return (both(*given)[1],) * 2  # whichever is nearer here, its channels are equalized
+
+    both = ptq.plain_and_repaired
+    monkeypatch.setattr(ptq, "plain_and_repaired", twice)
     bundle, _ = quantized(trained, "twin")
     assert bundle.has("equalization.safetensors")
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
@@ -66,7 +69,7 @@ def test_the_float_twin_computes_what_the_parent_does(trained: Bundle, monkeypat
 
 def test_too_much_lost_is_said_and_diagnosed(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(graph, pictures, method, hard_swish):  # type: ignore[no-untyped-def]
-        found = ptq.repaired(graph, pictures, method, hard_swish)
+        found = ptq.plain_and_repaired(graph, pictures, method, hard_swish)[1]
         last = graph.output
         bias = found.graph.weights[f"{last}.bias"].copy()
         bias[0] += 2**20
