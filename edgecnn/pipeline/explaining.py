@@ -70,7 +70,7 @@ def explain(context: Context, bundle: Bundle, images: int = 64) -> Explanation:
             hint="quantize it first: edgecnn compress FLOAT --quantize int8; then give the int8 bundle",
         )
     data, config = data_of(bundle, context.data), bundle.manifest.config
-    trained = bundle.manifest.figures["rung"] == "trained"
+    trained = bundle.manifest.figures.get("rung") == "trained"
     found = diagnose(
         float_twin(bundle),
         load_graph(bundle),
