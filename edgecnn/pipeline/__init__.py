@@ -8,7 +8,9 @@ and are made again when it differs.
     context.py       where a run lies, which data it uses, who is told about progress
     loading.py       bundle -> torch module, graph, predictor
     training.py      train
-    compressing.py   prune, quantize
+    compressing.py   prune
+    quantizing.py    quantize: the ladder, and quantized_training.py, its last rung
+    explaining.py    where an int8 bundle loses accuracy: text and page
     verifying.py     parity of every stage against its parent
     exporting.py     export, and the gate that guards it
     candidates.py    what can be measured: a bundle, a file rendered from it, a foreign file
