@@ -26,7 +26,7 @@ from edgecnn.train.allocator import keep_freed_memory
 
 Pixels = NDArray[np.uint8]
 MICRO_BATCH = 16  # pictures per pass: bounds memory, changes nothing else
-JUDGES = 8  # pictures on which ``auto`` tries the candidates
+JUDGES = 16  # pictures on which ``auto`` tries the candidates
 MOVED = 0.05  # a range that another doubling of the pictures would move by less is settled
 
 
