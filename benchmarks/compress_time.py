@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from figures import save_result
+from figures import record, save_result
 from int8_subjects import Subject
 from int8_tools import TOOLS, Cost
 
@@ -29,6 +29,7 @@ from edgecnn.bundle import open_bundle
 from edgecnn.data.tensors import choose_calibration, load_items
 from edgecnn.pipeline.context import data_of
 from edgecnn.pipeline.loading import load_module, preprocess_of
+from edgecnn.spec import Interval
 
 CALIBRATION = 512
 
@@ -78,6 +79,8 @@ def main() -> None:
     if given.peers:
         ratios = [mine / sum(seconds[peer][at] for peer in given.peers) for at, mine in enumerate(seconds["edgecnn"])]
         print(f"edgecnn over the sum of the others: {statistics.median(ratios):.2f}")
+        spread = Interval(statistics.median(ratios), min(ratios), max(ratios), len(ratios))
+        record("compress_time_over_peers", spread, "ratio")
         save_result("compress_time", {"network": "mobilenet_v2, 224 px", "seconds": seconds, "ratios": ratios})
 
 
