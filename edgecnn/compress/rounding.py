@@ -93,7 +93,7 @@ def round_weights(
     """The layer's integers by second-order rounding, at the scales of ``numbers``.
 
     Args:
-        numbers: the scales, and the integers that are kept where rounding otherwise is not possible.
+        numbers: the layer as rounded to nearest; its scales are kept.
         weight: real (O, I / groups, ...); ``bias`` (O,).
         moments: (groups, D + 1, D + 1), from ``InputMoments.matrices``.
         source_scale: of the layer's input: the bias has steps of ``source_scale * scale[channel]``.
