@@ -115,8 +115,7 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     p, stage = preprocess_of(parent), str(step.output)
     settings = None if step.qat is None else retraining(step, step.qat, parent.task, p)
     items = choose_calibration(data, step.calibration_images, step.seed)
-    if is_streamed(parent):
-        items = readable(data, items)
+    items = readable(data, items) if is_streamed(parent) else items
     graph, work = load_graph(parent), work_folder(made.target, made.fingerprint)
     judge = Judge(graph, load_split(data, Split.VAL, p, limit=JUDGES), parent.task)
 
