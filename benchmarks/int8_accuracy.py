@@ -134,10 +134,11 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("weights"))
     parser.add_argument("--imagenet", type=Path, default=Path("imagenet"))
     parser.add_argument("--cifar", type=Path, default=Path("cifar10"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("-o", "--output", type=Path, help="another file for the rows; no figures are recorded then")
     parser.add_argument("--rescore", action="store_true", help="from the logits in --work, without running a tool")
     args = parser.parse_args()
-    places = Places(args.weights, args.imagenet, args.cifar)
+    places = Places(args.weights, args.imagenet, args.cifar, args.runs)
     tools = list(TOOLS) if "all" in args.tool else args.tool
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     failed: list[str] = []
