@@ -8,8 +8,9 @@
                                              cifar10-mobilenet-v3, efficientnet-lite0-finetune
 
 Pictures: IMAGENET has a folder per wnid and ``classes.csv`` (index,wnid,name), CIFAR a folder per class (both are read
-at any depth). 512 pictures calibrate, the others are held out: 488 of a thousand photos, 2,000 of CIFAR-10. Your own networks
-are calibrated with pictures of their training split and compared on their whole test split.
+at any depth). 512 pictures calibrate, the others are held out: 488 of a thousand photos, 2,000 of CIFAR-10. Your own
+networks are calibrated with pictures of their training split and compared on their whole test split;
+``RUNS/<name>/int8`` is what ``edgecnn compress RUN --quantize int8 --qat`` made of them.
 
 Say what they are before you quote an accuracy. Where the pictures were seen in the network's own training, as the
 thousand training photos of ImageNet and all of CIFAR-10's training set were, top-1 is too high for float and int8
@@ -64,6 +65,7 @@ class Subject:
     model: nn.Module
     preprocess: Preprocess
     pictures: str
+    learned: Path | None = None  # a bundle whose numbers were trained (QAT)
 
     def normalized(self, images: Images) -> NDArray[np.float32]:
         """What the network itself takes, for tools that want it: (N, 3, H, W) float32 of (N, H, W, 3) uint8."""
@@ -106,7 +108,9 @@ def resnet20(places: Places) -> Subject:
 def trained(name: str, places: Places) -> Subject:
     """A network of your own, from the ``float`` bundle of a run."""
     bundle = own_bundle(name, places)
-    return Subject(name, load_module(bundle).requires_grad_(False), preprocess_of(bundle), "own")
+    return Subject(
+        name, load_module(bundle).requires_grad_(False), preprocess_of(bundle), "own", places.runs / name / "int8"
+    )
 
 
 def own_bundle(name: str, places: Places) -> Bundle:
