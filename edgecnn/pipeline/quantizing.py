@@ -1,9 +1,10 @@
-"""The quantize step: a float bundle -> an int8 bundle, by as many means as it takes.
+"""The quantize step: a float bundle -> a bundle of fewer bits, by as many means as it takes.
 
 The rungs, from cheap to dear: *plain* (ranges and nearest weights), *repaired* (equalized, rounded by second order),
-*trained* (``qat``, where it was asked for). Each is judged on the same validation pictures against the float network:
-by the mean divergence of their answers, which tells networks apart long before accuracy does, and by accuracy against
-``max_drop``. The least divergent is kept, so a repair that does not help is not used. The test pictures decide nothing.
+*trained* (``qat``, where it was asked for). A scheme of weights only needs no ranges, and float16 is plain. Each is
+judged on the same validation pictures against the float network: by the mean divergence of their answers, which tells
+networks apart long before accuracy does, and by accuracy against ``max_drop``. The least divergent is kept, so a repair
+that does not help is not used. The test pictures decide nothing.
 Where even the interval of the drop lies above ``max_drop`` the bundle is diagnosed on the spot.
 """
 
@@ -31,7 +32,7 @@ from edgecnn.graph.interpret import GraphModule
 from edgecnn.graph.ir import Graph
 from edgecnn.measure.parity import divergence
 from edgecnn.measure.stats import paired_difference
-from edgecnn.pipeline.compressing import Child, facts_of, note_drop, refuse_int8, same_golden, tested
+from edgecnn.pipeline.compressing import Child, facts_of, note_drop, refuse_quantized, same_golden, tested
 from edgecnn.pipeline.context import Context, data_of, is_streamed
 from edgecnn.pipeline.explaining import tell_why
 from edgecnn.pipeline.figuring import in_words
@@ -39,7 +40,8 @@ from edgecnn.pipeline.loading import batched, load_graph, preprocess_of
 from edgecnn.pipeline.preparing import retraining
 from edgecnn.pipeline.quantized_training import train_numbers
 from edgecnn.pipeline.writing import copy_history, finished, work_folder, write_recipe
-from edgecnn.spec import Interval, Precision, Split, Task
+from edgecnn.schemes import SCHEMES
+from edgecnn.spec import Interval, Scheme, Split, Task
 from edgecnn.steps import QuantizeStep
 from edgecnn.train.config import TrainConfig
 
@@ -49,7 +51,7 @@ JUDGES = 256  # validation pictures that choose among the rungs
 
 @dataclass(frozen=True)
 class Rung:
-    """One way to int8: its numbers, how the float graph was rewritten for it, and how near it came.
+    """One way to fewer bits: its numbers, how the float graph was rewritten for it, and how near it came.
 
     ``kl``: mean Kullback-Leibler divergence from the float network's answers, in nats; ``agreement``: share of equal
     answers; ``drop``: accuracy lost, a fraction with its 95 % interval, on the same pictures; ``seconds`` it took.
@@ -102,11 +104,11 @@ class Judge:
 
 
 def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
-    """Decide the int8 numbers once and write them as a bundle. Does nothing when the same bundle is already there.
+    """Decide the numbers once and write them as a bundle. Does nothing when the same bundle is already there.
 
     Raises ``UsageError`` for a parent that is quantized already.
     """
-    refuse_int8(parent, "quantized")
+    refuse_quantized(parent, "quantized")
     data = data_of(parent, context.data)
     made = Child(parent, context.run / str(step.output), "quantize", step, facts_of(parent, data, context.data))
     if (done := finished(context, made.target, made.fingerprint)) is not None:
@@ -138,7 +140,7 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     figures["ladder"] = [rung.figures() for rung in rungs]
     figures.update(tested("", parent.task, predict, load_split(data, Split.TEST, p)))
     note_drop(figures, parent)
-    with bundles.create(made.target, **made.manifest(figures, Precision.INT8.value)) as draft:
+    with bundles.create(made.target, **made.manifest(figures, step.scheme.value)) as draft:
         store.save(best.graph, draft)
         equalize.save(best.changes, draft)
         (draft / "calibration.txt").write_text("".join(f"{item.id}\n" for item in items))
@@ -148,7 +150,7 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     shutil.rmtree(work)
     context.tell(f"{made.target}: test {in_words(parent.task, figures)}, drop {figures['drop']:.2f} points")
     bundle = bundles.open_bundle(made.target)
-    if 100 * best.drop.low > step.max_drop:
+    if step.scheme is Scheme.INT8 and 100 * best.drop.low > step.max_drop:
         tell_why(context, bundle, context.run / f"{stage}-diagnosis.html")
     return bundle
 
@@ -158,7 +160,9 @@ def _without_training(
 ) -> tuple[list[Rung], dict[str, Any]]:
     """The rungs that need calibration pictures only, and what calibration says of itself."""
     ways: tuple[ptq.Quantized, ...]
-    if step.repair:
+    if not SCHEMES[step.scheme].calibrated:
+        ways = ptq.weights_only(graph, pictures, step.scheme, step.weight_group, repair=step.repair)
+    elif step.repair:
         ways = ptq.plain_and_repaired(graph, pictures, step.calibration_method, step.hard_swish)
     else:
         ways = (ptq.plain(graph, pictures, step.calibration_method, step.hard_swish),)
@@ -167,10 +171,11 @@ def _without_training(
         rungs.append(judge.rung(name, (made.graph, made.changes), sum(made.seconds.values())))
         context.tell(f"{stage}: {rungs[-1]}")
     calibration = ways[-1].calibration
-    enough = calibration.enough
-    if enough is None:
+    if calibration is None:
+        return rungs, {}
+    if calibration.enough is None:
         context.tell(f"{stage}: ranges still move with {calibration.pictures} pictures: more would tell more")
-    return rungs, {"calibration_enough": enough}
+    return rungs, {"calibration_enough": calibration.enough}
 
 
 def _trained(
@@ -198,6 +203,7 @@ def _kept(context: Context, stage: str, rungs: list[Rung], step: QuantizeStep) -
     best = rungs[-1] if rungs[-1].name == "trained" else min(rungs, key=lambda rung: rung.kl)
     if 100 * best.drop.value > step.max_drop:
         sure = "" if 100 * best.drop.low > step.max_drop else " (within what so few pictures can tell)"
-        way = "these are the best numbers found" if step.qat else "train the numbers too: --qat"
+        trainable = step.scheme is Scheme.INT8 and not step.qat
+        way = "train the numbers too: --qat" if trainable else "these are the best numbers found"
         context.tell(f"{stage}: the drop is above {step.max_drop} points{sure}; {way}")
     return best
