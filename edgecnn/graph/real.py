@@ -1,4 +1,7 @@
-"""What each operator computes in float32: the reference meaning of the IR."""
+"""What each operator computes in float32: the reference meaning of the IR.
+
+A CONV or LINEAR with the attribute ``dynamic`` reads its input through ``quantized_while_running``.
+"""
 
 from __future__ import annotations
 
@@ -56,14 +59,34 @@ def pick(node: Node, x: Tensor) -> Tensor:
     return x[:, node.attrs["start"] : node.attrs["stop"]]
 
 
+def quantized_while_running(x: Tensor) -> Tensor:
+    """Each picture (N, ...) on 256 levels between its own ends, which are widened to hold 0.
+
+    ``scale = (high - low) / 255``; the zero point is rounded from the end at which that errs less. This is TFLite's
+    asymmetric quantization of a hybrid operator's input and XNNPACK's ``qd8`` (both: round half to even).
+    """
+    apart = x.reshape(len(x), -1)
+    low, high = apart.amin(1).clamp(max=0), apart.amax(1).clamp(min=0)
+    scale = torch.where(high > low, (high - low) / 255, 1)
+    from_low, from_high = -128 - low / scale, 127 - high / scale
+    zero_point = torch.where((low + high) / scale > 1, from_low, from_high).round().clamp(-128, 127)
+    scale, zero_point = (each.view(-1, *[1] * (x.ndim - 1)) for each in (scale, zero_point))
+    steps = (x / scale).round_().add_(zero_point).clamp_(-128, 127)
+    return steps.sub_(zero_point).mul_(scale)
+
+
 def _conv(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
-    return _clamp(node, convolve(node, inputs[0], weight, bias))
+    return _clamp(node, convolve(node, _read(node, inputs[0]), weight, bias))
 
 
 def _linear(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
-    return _clamp(node, F.linear(inputs[0], weight, bias))
+    return _clamp(node, F.linear(_read(node, inputs[0]), weight, bias))
+
+
+def _read(node: Node, x: Tensor) -> Tensor:
+    return quantized_while_running(x) if node.attrs.get("dynamic") else x
 
 
 def _clamp(node: Node, x: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
-"""The quantize step: a float bundle -> an int8 bundle, by as many means as it takes.
+"""The quantize step: a float bundle -> a bundle of fewer bits, by as many means as it takes.
 
 The rungs, from cheap to dear: *plain* (ranges and nearest weights), *repaired* (equalized, rounded by second order),
 *re-estimated* (batch normalization, where the best so far loses more than ``max_drop``), *trained* (``qat``, where it
-was asked for). Each is judged on the same validation pictures against the float network:
-by the mean divergence of their answers, which tells networks apart long before accuracy does, and by accuracy against
-``max_drop``. The least divergent is kept, so a repair that does not help is not used. The test pictures decide nothing.
+was asked for). A scheme of weights only needs no ranges, and float16 is plain. Each is judged on the same validation
+pictures against the float network: by the mean divergence of their answers, which tells networks apart long before
+accuracy does, and by accuracy against ``max_drop``. The least divergent is kept, so a repair that does not help is not
+used. The test pictures decide nothing.
 Where even the interval of the drop lies above ``max_drop`` the bundle is diagnosed on the spot.
 """
 
@@ -28,7 +29,7 @@ from edgecnn.data.tensors import choose_calibration, iter_batches, load_split
 from edgecnn.graph import store
 from edgecnn.graph.interpret import GraphModule
 from edgecnn.graph.ir import Graph
-from edgecnn.pipeline.compressing import Child, facts_of, note_drop, refuse_int8, same_golden, tested
+from edgecnn.pipeline.compressing import Child, facts_of, note_drop, refuse_quantized, same_golden, tested
 from edgecnn.pipeline.context import Context, data_of, is_streamed
 from edgecnn.pipeline.explaining import tell_why
 from edgecnn.pipeline.figuring import in_words
@@ -37,7 +38,8 @@ from edgecnn.pipeline.loading import batched, load_graph, preprocess_of
 from edgecnn.pipeline.preparing import retraining
 from edgecnn.pipeline.quantized_training import train_numbers
 from edgecnn.pipeline.writing import copy_history, finished, work_folder, write_recipe
-from edgecnn.spec import Precision, Split
+from edgecnn.schemes import SCHEMES
+from edgecnn.spec import Scheme, Split
 from edgecnn.steps import QuantizeStep
 from edgecnn.train.config import TrainConfig
 
@@ -45,11 +47,11 @@ CALIBRATION_BATCH = 16
 
 
 def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
-    """Decide the int8 numbers once and write them as a bundle. Does nothing when the same bundle is already there.
+    """Decide the numbers once and write them as a bundle. Does nothing when the same bundle is already there.
 
     Raises ``UsageError`` for a parent that is quantized already.
     """
-    refuse_int8(parent, "quantized")
+    refuse_quantized(parent, "quantized")
     data = data_of(parent, context.data)
     made = Child(parent, context.run / str(step.output), "quantize", step, facts_of(parent, data, context.data))
     if (done := finished(context, made.target, made.fingerprint)) is not None:
@@ -80,7 +82,7 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     figures["ladder"] = [rung.figures() for rung in rungs]
     figures.update(tested("", parent.task, predict, load_split(data, Split.TEST, p)))
     note_drop(figures, parent)
-    with bundles.create(made.target, **made.manifest(figures, Precision.INT8.value)) as draft:
+    with bundles.create(made.target, **made.manifest(figures, step.scheme.value)) as draft:
         store.save(best.graph, draft)
         equalize.save(best.changes, draft)
         (draft / "calibration.txt").write_text("".join(f"{item.id}\n" for item in items))
@@ -90,7 +92,7 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     shutil.rmtree(work)
     context.tell(f"{made.target}: test {in_words(parent.task, figures)}, drop {figures['drop']:.2f} points")
     bundle = bundles.open_bundle(made.target)
-    if 100 * best.drop.low > step.max_drop:
+    if step.scheme is Scheme.INT8 and 100 * best.drop.low > step.max_drop:
         tell_why(context, bundle, context.run / f"{stage}-diagnosis.html")
     return bundle
 
@@ -100,7 +102,9 @@ def _without_training(
 ) -> tuple[list[Rung], dict[str, Any]]:
     """The rungs that need calibration pictures only, and what calibration says of itself."""
     ways: tuple[ptq.Quantized, ...]
-    if step.repair:
+    if not SCHEMES[step.scheme].calibrated:
+        ways = ptq.weights_only(graph, pictures, step.scheme, step.weight_group, repair=step.repair)
+    elif step.repair:
         ways = ptq.plain_and_repaired(graph, pictures, step.calibration_method, step.hard_swish)
     else:
         ways = (ptq.plain(graph, pictures, step.calibration_method, step.hard_swish),)
@@ -108,14 +112,15 @@ def _without_training(
     for name, made in zip(("plain", "repaired"), ways, strict=False):
         rungs.append(judge.rung(name, (made.graph, made.changes), sum(made.seconds.values())))
         context.tell(f"{stage}: {rungs[-1]}")
-    if step.repair and _nearest(rungs).misses(step.max_drop):
+    if step.repair and step.scheme is Scheme.INT8 and _nearest(rungs).misses(step.max_drop):
         rungs.append(_reestimated(graph, _nearest(rungs), pictures, judge, step))
         context.tell(f"{stage}: {rungs[-1]}")
     calibration = ways[-1].calibration
-    enough = calibration.enough
-    if enough is None:
+    if calibration is None:
+        return rungs, {}
+    if calibration.enough is None:
         context.tell(f"{stage}: ranges still move with {calibration.pictures} pictures: more would tell more")
-    return rungs, {"calibration_enough": enough}
+    return rungs, {"calibration_enough": calibration.enough}
 
 
 def _reestimated(graph: Graph, start: Rung, pictures: ptq.Pictures, judge: Judge, step: QuantizeStep) -> Rung:
@@ -151,7 +156,8 @@ def _kept(context: Context, stage: str, rungs: list[Rung], step: QuantizeStep) -
     best = rungs[-1] if rungs[-1].name == "trained" else _nearest(rungs)
     if best.misses(step.max_drop):
         sure = "" if 100 * best.drop.low > step.max_drop else " (within what so few pictures can tell)"
-        way = "these are the best numbers found" if step.qat else "train the numbers too: --qat"
+        trainable = step.scheme is Scheme.INT8 and not step.qat
+        way = "train the numbers too: --qat" if trainable else "these are the best numbers found"
         context.tell(f"{stage}: the drop is above {step.max_drop} points{sure}; {way}")
     return best
 
