@@ -22,6 +22,7 @@ import numpy as np
 from edgecnn.export.numbers import integer_clamp
 from edgecnn.export.tflite_builder import Quantization, TFLiteBuilder
 from edgecnn.graph.ir import Array, Graph, Node
+from edgecnn.graph.weights import is_int4
 
 Options = dict[str, Any]
 
@@ -146,7 +147,9 @@ class TFLiteWriter:
         """Constants for a weight (in TFLite's layout, output channels along ``axis``) and the bias of ``node``."""
         bias = self.graph.weights[f"{node.name}.bias"]
         if not self.graph.quantized:
-            return [self.builder.constant(f"{node.name}.{w}", v) for w, v in (("weight", weight), ("bias", bias))]
+            scale = self.graph.weight_scales.get(node.name)
+            numbers = None if scale is None else Quantization(scale, np.zeros(len(scale), np.int64), axis)
+            return [self._stored(node, "weight", weight, numbers), self._stored(node, "bias", bias, None)]
         source = node.inputs[0]
         zeros = np.zeros(len(bias), np.int64)
         scales = self.graph.weight_scales[node.name].astype(np.float64)
@@ -156,6 +159,22 @@ class TFLiteWriter:
             self.builder.constant(f"{node.name}.weight", weight, weight_numbers),
             self.builder.constant(f"{node.name}.bias", bias, bias_numbers),
         ]
+
+    def _stored(self, node: Node, word: str, value: Array, numbers: Quantization | None) -> int:
+        """A weight or bias of a network that is computed in real numbers, made float32 where it is stored in less.
+
+        Where activations are quantized while the network runs, the kernel takes the int8 weight as it is.
+        """
+        name = f"{node.name}.{word}"
+        if value.dtype == np.float32 or (node.attrs.get("dynamic") and numbers is not None):
+            return self.builder.constant(name, value, numbers)
+        stored = f"{name}/stored"
+        if numbers is not None and is_int4(self.graph, node.name):
+            source = self.builder.constant_int4(stored, value, numbers)
+        else:
+            source = self.builder.constant(stored, value, numbers)
+        output = self.builder.computed(name, value.shape)
+        return self.builder.operator("DEQUANTIZE", [source], output, table="DequantizeOptions")
 
     def ratio_in(self, node: Node) -> float:
         """The ratio of ``node``'s first input."""
