@@ -29,6 +29,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgecnn.bundle import write_atomically
+from edgecnn.errors import ModelError
 from edgecnn.export.lowering import lower
 from edgecnn.export.onnx_emit import EMITTERS
 from edgecnn.export.onnx_ops import ONNXWriter
@@ -56,6 +57,12 @@ def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
 
 def build(graph: Graph, *, meta: dict[str, str]) -> onnx.ModelProto:
     """The same as :func:`render`, as a checked model in memory."""
+    if any(node.attrs.get("dynamic") for node in graph.nodes):
+        raise ModelError(
+            "the network's activations are quantized while it runs, picture by picture; ONNX's DynamicQuantizeLinear "
+            "takes one range for all pictures of a batch",
+            hint="quantize with the scheme int8 or int8-weights, or write TFLite",
+        )
     graph = lower(graph)
     writer = ONNXWriter(graph)
     for node in graph.nodes:

@@ -67,7 +67,7 @@ class TFLiteBuilder:
         buffer = self._buffer(np.asarray(value, order="C").reshape(-1).view(np.uint8))
         return self._tensor(name, list(value.shape), value.dtype.name, quantization, buffer=buffer)
 
-    def constant_int4(self, name: str, value: Array, quantization: Quantization) -> int:
+    def constant_int4(self, name: str, value: Array, quantization: Quantization | None = None) -> int:
         """A constant of integers in [-8, 7], two to a byte in the file. Returns its index."""
         return self._tensor(name, list(value.shape), "int4", quantization, buffer=self._buffer(pack_int4(value)))
 

@@ -10,6 +10,10 @@ Tensors are NHWC. In int8, this is done so that XNNPACK takes every operator and
 * an AVG_POOL is a depthwise convolution with weights 1, since XNNPACK has no int8 average pooling.
 * other numbers for a tensor are a MUL by 1: XNNPACK's QUANTIZE between int8 tensors is a step off for one in eight.
 * a clamp implied by the int8 range is not written.
+
+Weights that are stored in fewer bits and computed in float32 are constants of int8, INT4 or float16 behind a
+DEQUANTIZE, which LiteRT computes once. Where activations are quantized while the network runs, the int8 constants go
+into the operators as they are: with a float input that makes them hybrid ones.
 """
 
 from __future__ import annotations
@@ -168,12 +172,10 @@ class TFLiteWriter:
         name = f"{node.name}.{word}"
         if value.dtype == np.float32 or (node.attrs.get("dynamic") and numbers is not None):
             return self.builder.constant(name, value, numbers)
-        stored = f"{name}/stored"
+        write = self.builder.constant
         if numbers is not None and is_int4(self.graph, node.name):
-            source = self.builder.constant_int4(stored, value, numbers)
-        else:
-            source = self.builder.constant(stored, value, numbers)
-        output = self.builder.computed(name, value.shape)
+            write = self.builder.constant_int4
+        source, output = write(name, value, numbers), self.builder.computed(f"{name}/real", value.shape)
         return self.builder.operator("DEQUANTIZE", [source], output, table="DequantizeOptions")
 
     def ratio_in(self, node: Node) -> float:

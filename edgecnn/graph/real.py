@@ -59,11 +59,11 @@ def pick(node: Node, x: Tensor) -> Tensor:
     return x[:, node.attrs["start"] : node.attrs["stop"]]
 
 
-def quantized_while_running(x: Tensor, *, dims: Sequence[int]) -> Tensor:
+def quantized_while_running(x: Tensor, *, dims: list[int]) -> Tensor:
     """``x`` on 256 levels between its own ends over ``dims``, which are widened to hold 0.
 
-    One step is ``(high - low) / 255``; the zero point is rounded from the end at which that errs less, halves to even, as
-    in TFLite's asymmetric hybrid operators and XNNPACK's ``qd8``.
+    One step is ``(high - low) / 255``; the zero point is rounded from the end at which that errs less, halves to even,
+    as in TFLite's asymmetric hybrid operators and XNNPACK's ``qd8``.
     """
     low, high = x.amin(dims, keepdim=True).clamp(max=0), x.amax(dims, keepdim=True).clamp(min=0)
     factor = torch.where(high > low, 255 / (high - low), 1)  # of x to steps: runtimes multiply, they do not divide
@@ -93,6 +93,7 @@ def _conv(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Ten
 def _linear(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
     return _clamp(node, F.linear(_read(node, inputs[0]), weight, bias))
+
 
 def _clamp(node: Node, x: Tensor) -> Tensor:
     low, high = node.attrs.get("clamp") or (None, None)
