@@ -21,10 +21,11 @@ from edgecnn.compress.layer_facts import WEIGHTED, LayerFacts, measure, sqnr_db
 from edgecnn.compress.range_origin import normalization_of, origin, reads_alike
 from edgecnn.compress.ranges import Method
 from edgecnn.compress.reasons import Case, explain, findings
-from edgecnn.compress.simulate import Simulation, dequantized
+from edgecnn.compress.simulate import Simulation
 from edgecnn.errors import UsageError
 from edgecnn.graph.interpret import Images, run
 from edgecnn.graph.ir import Graph, Op
+from edgecnn.graph.real import real_weights
 from edgecnn.spec import Task
 
 SMALL = 32  # a network of so many layers has the sensitivity of each measured, a larger one of the worst
@@ -148,7 +149,7 @@ def _check_weights(real: Graph, integer: Graph) -> None:
     for node in real.nodes:
         if node.op in WEIGHTED and node != normalize:
             key = f"{node.name}.weight"
-            ours, theirs = (torch.from_numpy(each[key]) for each in (real.weights, dequantized(integer, node.name)))
+            ours, theirs = (torch.from_numpy(each[key]) for each in (real.weights, real_weights(integer, node.name)))
             if sqnr_db(ours, theirs) < FEWEST_DB and ours.any():
                 raise UsageError(
                     f"the int8 weights of '{node.name}' are not those of the float graph's layer",

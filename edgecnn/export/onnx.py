@@ -11,6 +11,9 @@ Choices, each because ONNX Runtime's CPU kernels want it so (the result is valid
   for int8 weights only. So the file has int8 weights, and who runs it sets the option where VNNI is missing.
 * A clamp that the output's quantized range already implies is not written; one that it does not imply follows the
   QuantizeLinear as an integer Clip, where it does not keep the convolution from fusing.
+* Where a node computes in float, its operator stands between what its inputs and its output are: a tensor with numbers
+  is dequantized and quantized, one without is plain float. 16-bit tensors are int16, which opset 21 has; ONNX Runtime's
+  CPU kernels compute what lies between them in float32.
 * ``factor * x + offset`` becomes one quantized addition: ``x + offset / factor`` is quantized at ``scale / factor`` and
   dequantized at ``scale``. Hard-swish then runs as an integer addition and an integer multiplication.
 """
@@ -34,6 +37,7 @@ __all__ = ["build", "render", "trace"]
 META_PREFIX = "edgecnn."  # of metadata keys: other tools write into the same table
 OPSET = 17
 IR_VERSION = 8  # what opset 17 came with: readable by ONNX Runtime 1.12 and later
+OPSET_16_BIT, IR_VERSION_16_BIT = 21, 10  # the first with int16 in QuantizeLinear: ONNX Runtime 1.18
 
 
 def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
@@ -55,6 +59,7 @@ def build(graph: Graph, *, meta: dict[str, str]) -> onnx.ModelProto:
     writer.op("Identity", [writer.real(graph.output)], "logits")
     channels, height, width = graph.input.shape
     (classes,) = graph.node(graph.output).shape
+    wide = any(qparams.bits == 16 for qparams in graph.qparams.values())
     model = helper.make_model(
         helper.make_graph(
             writer.nodes,
@@ -63,8 +68,8 @@ def build(graph: Graph, *, meta: dict[str, str]) -> onnx.ModelProto:
             [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
             writer.constants,
         ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET_16_BIT if wide else OPSET)],
+        ir_version=IR_VERSION_16_BIT if wide else IR_VERSION,
         producer_name="edgecnn",
     )
     helper.set_model_props(model, {META_PREFIX + key: value for key, value in meta.items()})

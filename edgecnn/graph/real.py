@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgecnn.graph.ir import Node, Op
+from edgecnn.graph.ir import Array, Graph, Node, Op
 
 
 def read_pixels(node: Node, images: Tensor) -> Tensor:
@@ -21,6 +22,17 @@ def read_pixels(node: Node, images: Tensor) -> Tensor:
 def compute(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """The node's output (N, *shape) float32 from its inputs."""
     return _RULES[node.op](node, inputs, weight, bias)
+
+
+def real_weights(graph: Graph, name: str) -> dict[str, Array]:
+    """The real weight and bias (float32) that a layer's numbers stand for, by their keys in ``Graph.weights``."""
+    weight, bias = graph.weights[f"{name}.weight"], graph.weights[f"{name}.bias"]
+    if name in graph.weight_scales:
+        scale = graph.weight_scales[name].astype(np.float64)
+        weight = (weight * scale.reshape(-1, *([1] * (weight.ndim - 1)))).astype(np.float32)
+        if bias.dtype == np.int32:
+            bias = (bias * (scale * graph.qparams[graph.node(name).inputs[0]].scale)).astype(np.float32)
+    return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
 def pad_zeros(x: Tensor, padding: Sequence[int]) -> Tensor:
