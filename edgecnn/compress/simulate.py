@@ -24,6 +24,7 @@ from edgecnn.graph import integer as integers
 from edgecnn.graph import real as reals
 from edgecnn.graph.interpret import Images, Observe
 from edgecnn.graph.ir import Graph, Node, Op
+from edgecnn.graph.weights import real_weights
 
 Chosen = bool | Collection[str]  # all, none, or these nodes by name
 Value = TypeVar("Value")
@@ -40,11 +41,7 @@ class Simulation:
         _check_twins(real, integer)
         self.real, self.integer = real, integer
         self._weights = {key: torch.from_numpy(np.array(array)) for key, array in real.weights.items()}
-        self._rounded = self._weights | {
-            key: torch.from_numpy(array)
-            for name in integer.weight_scales
-            for key, array in reals.real_weights(integer, name).items()
-        }
+        self._rounded = {key: torch.from_numpy(np.array(array)) for key, array in real_weights(integer).items()}
 
     @torch.no_grad()
     def run(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from edgecnn.errors import UsageError
 from edgecnn.graph import integer, real
 from edgecnn.graph.ir import Graph, Op
+from edgecnn.graph.weights import real_weights
 
 Images = NDArray[np.uint8] | Tensor
 Observe = Callable[[str, Tensor], None]
@@ -31,9 +32,9 @@ class GraphModule(nn.Module):
         self.graph = graph
         self._last_use = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
         self._kernels = integer.kernels(graph)
-        weights = dict(graph.weights)
-        for name in graph.weight_scales.keys() - self._kernels.keys():
-            weights |= real.real_weights(graph, name)
+        weights = real_weights(graph) | {
+            key: array for key, array in graph.weights.items() if key.rpartition(".")[0] in self._kernels
+        }
         for key, array in weights.items():
             self.register_buffer(_buffer(key), torch.from_numpy(np.array(array)))
 

@@ -1,15 +1,17 @@
-"""What each operator computes in float32: the reference meaning of the IR."""
+"""What each operator computes in float32: the reference meaning of the IR.
+
+A CONV or LINEAR with the attribute ``dynamic`` reads its input through ``quantized_while_running``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgecnn.graph.ir import Array, Graph, Node, Op
+from edgecnn.graph.ir import Node, Op
 
 
 def read_pixels(node: Node, images: Tensor) -> Tensor:
@@ -22,17 +24,6 @@ def read_pixels(node: Node, images: Tensor) -> Tensor:
 def compute(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """The node's output (N, *shape) float32 from its inputs."""
     return _RULES[node.op](node, inputs, weight, bias)
-
-
-def real_weights(graph: Graph, name: str) -> dict[str, Array]:
-    """The real weight and bias (float32) that a layer's numbers stand for, by their keys in ``Graph.weights``."""
-    weight, bias = graph.weights[f"{name}.weight"], graph.weights[f"{name}.bias"]
-    if name in graph.weight_scales:
-        scale = graph.weight_scales[name].astype(np.float64)
-        weight = (weight * scale.reshape(-1, *([1] * (weight.ndim - 1)))).astype(np.float32)
-        if bias.dtype == np.int32:
-            bias = (bias * (scale * graph.qparams[graph.node(name).inputs[0]].scale)).astype(np.float32)
-    return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
 def pad_zeros(x: Tensor, padding: Sequence[int]) -> Tensor:
@@ -68,14 +59,34 @@ def pick(node: Node, x: Tensor) -> Tensor:
     return x[:, node.attrs["start"] : node.attrs["stop"]]
 
 
+def quantized_while_running(x: Tensor) -> Tensor:
+    """Each picture (N, ...) on 256 levels between its own ends, which are widened to hold 0.
+
+    ``scale = (high - low) / 255``; the zero point is rounded from the end at which that errs less. This is TFLite's
+    asymmetric quantization of a hybrid operator's input and XNNPACK's ``qd8`` (both: round half to even).
+    """
+    apart = x.reshape(len(x), -1)
+    low, high = apart.amin(1).clamp(max=0), apart.amax(1).clamp(min=0)
+    scale = torch.where(high > low, (high - low) / 255, 1)
+    from_low, from_high = -128 - low / scale, 127 - high / scale
+    zero_point = torch.where((low + high) / scale > 1, from_low, from_high).round().clamp(-128, 127)
+    scale, zero_point = (each.view(-1, *[1] * (x.ndim - 1)) for each in (scale, zero_point))
+    steps = (x / scale).round_().add_(zero_point).clamp_(-128, 127)
+    return steps.sub_(zero_point).mul_(scale)
+
+
 def _conv(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
-    return _clamp(node, convolve(node, inputs[0], weight, bias))
+    return _clamp(node, convolve(node, _read(node, inputs[0]), weight, bias))
 
 
 def _linear(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
-    return _clamp(node, F.linear(inputs[0], weight, bias))
+    return _clamp(node, F.linear(_read(node, inputs[0]), weight, bias))
+
+
+def _read(node: Node, x: Tensor) -> Tensor:
+    return quantized_while_running(x) if node.attrs.get("dynamic") else x
 
 
 def _clamp(node: Node, x: Tensor) -> Tensor:

@@ -32,23 +32,25 @@ from edgecnn.graph.ir import Graph
 from edgecnn.measure import parity
 from edgecnn.measure.parity import Divergence, Parity, StageKind
 from edgecnn.pipeline.context import Context, data_of
-from edgecnn.pipeline.loading import golden, is_int8, load_graph, predictor, preprocess_of
+from edgecnn.pipeline.loading import golden, is_quantized, load_graph, predictor, preprocess_of
 from edgecnn.report.rows import ParityRow
 from edgecnn.runtimes.session import open_session
-from edgecnn.spec import Format, Runtime, Split, Status
+from edgecnn.spec import Format, Runtime, Scheme, Split, Status
 
 IMAGES = 256
 TRACED = 8
 """So many images are followed layer by layer when a stage fails."""
 
-GOLDEN, GRAPH, INT8 = "logits now", "graph", "int8 simulation"
+GOLDEN, GRAPH = "logits now", "graph"
+SIMULATED = {scheme.value: f"{scheme} simulation" for scheme in Scheme}
 PRUNED, LEARNED = "after pruning", "after int8 training"
 TOLD = (PRUNED, LEARNED)
 """Stages that trained another network: no file is wrong because its answers differ."""
 ADVICE = {
     GOLDEN: "the bundle no longer computes what it did: compare the versions in its manifest with edgecnn doctor",
     GRAPH: "capturing changed the network: please report the model",
-    INT8: "int8 loses too much: calibrate with more images or another method, or train longer first",
+    **{stage: f"{scheme} loses too much: take a scheme of more bits" for scheme, stage in SIMULATED.items()},
+    SIMULATED["int8"]: "int8 loses too much: calibrate with more images or another method, or train longer first",
     PRUNED: "the pruned network answers otherwise than its parent: prune less or recover longer (its accuracy decides)",
     LEARNED: "the int8 network has learned other answers than its parent's (its accuracy decides): train it at a lower "
     "rate, or with a higher distill_weight",
@@ -153,7 +155,7 @@ def gate_files(context: Context, rows: list[ParityRow]) -> None:
 def _origin_rows(context: Context, subject: Subject) -> list[ParityRow]:
     """The bundle against what it was made from."""
     bundle, parent = subject.bundle, subject.bundle.parent()
-    if is_int8(bundle):
+    if is_quantized(bundle):
         if parent is None:
             raise BundleError(
                 f"the float parent of {bundle.path} is gone", hint="verify needs it: keep the run together"
@@ -163,7 +165,7 @@ def _origin_rows(context: Context, subject: Subject) -> list[ParityRow]:
             learned = Side(LEARNED, subject.graph_logits)
             return [_compare(subject, Side("float graph", before.graph_logits), learned, StageKind.TRAINED_AGAIN)]
         theirs = Side("float graph", before.graph_logits, trace_graph(before.graph))
-        ours = Side(INT8, subject.graph_logits, trace_graph(subject.graph))
+        ours = Side(SIMULATED[bundle.manifest.precision], subject.graph_logits, trace_graph(subject.graph))
         return [_compare(subject, theirs, ours, StageKind.QUANTIZING)]
     module = Side("torch module", subject.module_logits)
     rows = [_compare(subject, module, Side(GRAPH, subject.graph_logits), StageKind.SAME_ARITHMETIC)]
@@ -184,10 +186,15 @@ def export_row(subject: Subject, format: Format, file: Path) -> ParityRow:
             theirs = session.infer(images)
     except EdgecnnError as error:
         return ParityRow(stage, "graph", bundle.title, status=Status.FAILED, note=error.message)
-    kind = StageKind.RENDERING_INT8 if is_int8(bundle) else StageKind.SAME_ARITHMETIC
+    kind = StageKind.RENDERING_INT8 if _rounds_activations(subject.graph) else StageKind.SAME_ARITHMETIC
     trace = catalog.load(catalog.FORMATS[format].trace)
     graph = Side("graph", subject.graph_logits, trace_graph(subject.graph))
     return _compare(subject, graph, Side(stage, theirs, lambda images: trace(file, images)), kind)
+
+
+def _rounds_activations(graph: Graph) -> bool:
+    """Whether a last bit may become a step: activations are integers, or become integers while the network runs."""
+    return graph.quantized or any(node.attrs.get("dynamic") for node in graph.nodes)
 
 
 def _compare(subject: Subject, parent: Side, child: Side, kind: StageKind) -> ParityRow:
