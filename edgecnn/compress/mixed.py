@@ -26,7 +26,7 @@ from edgecnn.graph.ir import Graph, Node, Op, QParams
 
 Divergence = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 """How far logits (N, K) are from the float network's, which come first."""
-PICTURES = 32  # on which sensitivity is measured
+PICTURES = 16  # on which sensitivity is measured
 WEIGHTED = (Op.CONV, Op.LINEAR)
 FLOAT_BYTES = 3  # that a weight takes more in float32 than in int8
 
