@@ -29,6 +29,8 @@ class SchemeRow:
 
 SCHEMES: dict[Scheme, SchemeRow] = {
     Scheme.INT8: SchemeRow("int8 weights and activations, integers throughout", calibrated=True),
+    Scheme.MIXED: SchemeRow("int8, but for the layers that lose most by it, which stay float32", calibrated=True),
+    Scheme.INT16X8: SchemeRow("int8 weights and 16-bit activations", calibrated=True),
     Scheme.INT8_WEIGHTS: SchemeRow(
         "int8 weights, computed in float32",
         refused={Runtime.TFLM: "its DEQUANTIZE reads one scale for all channels, and the answers are wrong"},

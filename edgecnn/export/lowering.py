@@ -1,7 +1,7 @@
 """What is the same for all formats: the graph said in operators that integer kernels have.
 
-Quantized, an activation function becomes the two operators that runtimes execute in integers: hard-swish and SiLU are
-a gate and a multiplication. The gate's numbers are fixed, since its values are in [0, 1]. Float graphs keep these
+In integers an activation function becomes the two operators that runtimes execute: hard-swish and SiLU are a gate and a
+multiplication. The gate's numbers are fixed, since its values are in [0, 1]. What computes in float keeps these
 functions: runtimes have fast float kernels for them.
 """
 
@@ -29,10 +29,10 @@ def lower(graph: Graph) -> Graph:
     nodes: list[Node] = []
     qparams = dict(renamed.qparams)
     for node in renamed.nodes:
-        for part in _spell_out(node):
-            nodes.append(part)
-            if part.name not in qparams:
-                qparams[part.name] = HARD_GATE if part.op is Op.AFFINE else SMOOTH_GATE
+        parts = _spell_out(node) if renamed.is_integer(node) else [node]
+        nodes += parts
+        for gate in parts[:-1]:
+            qparams[gate.name] = HARD_GATE if gate.op is Op.AFFINE else SMOOTH_GATE
     return renamed.with_nodes(tuple(nodes), qparams=qparams)
 
 

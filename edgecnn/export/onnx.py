@@ -17,6 +17,9 @@ Choices, each because ONNX Runtime's CPU kernels want it so (the result is valid
   for int8 weights only. So the file has int8 weights, and who runs it sets the option where VNNI is missing.
 * A clamp that the output's quantized range already implies is not written; one that it does not imply follows the
   QuantizeLinear as an integer Clip, where it does not keep the convolution from fusing.
+* Where a node computes in float, its operator stands between what its inputs and its output are: a tensor with numbers
+  is dequantized and quantized, one without is plain float. 16-bit tensors are int16, which opset 21 has; ONNX Runtime's
+  CPU kernels compute what lies between them in float32.
 * ``factor * x + offset`` becomes one quantized addition: ``x + offset / factor`` is quantized at ``scale / factor`` and
   dequantized at ``scale``. Hard-swish then runs as an integer addition and an integer multiplication.
 """
@@ -42,7 +45,7 @@ __all__ = ["build", "render", "trace"]
 META_PREFIX = "edgecnn."  # of metadata keys: other tools write into the same table
 OPSET = 17
 IR_VERSION = 8  # what opset 17 came with: readable by ONNX Runtime 1.12 and later
-INT4 = 21, 10  # the opset and file version that brought 4-bit integers: ONNX Runtime 1.20 and later
+NEWER = 21, 10  # opset and file version that brought int4 and int16 to DequantizeLinear: ONNX Runtime 1.20 and later
 
 
 def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
@@ -68,7 +71,9 @@ def build(graph: Graph, *, meta: dict[str, str]) -> onnx.ModelProto:
     for node in graph.nodes:
         EMITTERS[node.op](writer, node)
     writer.op("Identity", [writer.real(graph.output)], "logits")
-    opset, ir_version = INT4 if any(is_int4(graph, node.name) for node in graph.nodes) else (OPSET, IR_VERSION)
+    newer = any(is_int4(graph, node.name) for node in graph.nodes)
+    newer |= any(qparams.bits == 16 for qparams in graph.qparams.values())
+    opset, ir_version = NEWER if newer else (OPSET, IR_VERSION)
     channels, height, width = graph.input.shape
     (classes,) = graph.node(graph.output).shape
     model = helper.make_model(

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from edgecnn.catalog import require
 from edgecnn.export.lowering import graph_name
+from edgecnn.export.onnx_ops import SOURCE
 from edgecnn.graph.ir import Array
 
 MOVES = ("Pad", "Slice", "Gather")  # written on the integers
@@ -43,12 +44,14 @@ def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
 
 
 def _numbers(graph: Any) -> dict[str, tuple[Array, Array]]:
-    """Scale and zero point of every uint8 tensor: those of its DequantizeLinear, or of what is moved out of it."""
+    """Scale and zero point of every integer tensor: those of what makes it real, or of what is moved out of it."""
     constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
     found: dict[str, tuple[Array, Array]] = {}
     for node in reversed(graph.node):
         if node.op_type == "DequantizeLinear" and node.input[0] not in constants:
             found[node.input[0]] = (constants[node.input[1]], constants[node.input[2]])
+        elif node.op_type == "Cast" and (view := node.output[0].removesuffix("/whole")).endswith(SOURCE):
+            found[node.input[0]] = (constants[f"{view}/scale"], constants[f"{view}/zero"])
         elif node.op_type in MOVES and node.output[0] in found:
             found[node.input[0]] = found[node.output[0]]
     return found

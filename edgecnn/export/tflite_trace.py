@@ -61,7 +61,7 @@ def _make_outputs(model: Any, output: str) -> dict[int, str]:
 
 
 def _real(value: Array, detail: dict[str, Any]) -> Array:
-    if value.dtype != np.int8:
+    if value.dtype == np.float32:
         return value
     scale, zero_point = detail["quantization"]
     return (value.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
