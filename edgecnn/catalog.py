@@ -55,6 +55,7 @@ class RuntimeRow:
     """An engine: ``target`` is its class, ``package`` what pip installs by the name ``extra``, and what it reads.
 
     Any one of ``modules`` must be there for it to run. ``untimed`` says why its latency is not measured, if it is not.
+    ``macs_per_s`` is its speed on one core where that is low: files are then verified on fewer pictures.
     """
 
     target: str
@@ -63,6 +64,7 @@ class RuntimeRow:
     formats: tuple[Format, ...]
     modules: tuple[str, ...] = ()
     untimed: str = ""
+    macs_per_s: float | None = None
 
 
 MODELS: dict[str, ModelRow] = {
@@ -249,6 +251,11 @@ def model_row(name: str) -> ModelRow:
         found: ModelRow = load("edgecnn.models.torchvision_models:row")(name)
         return found
     return row(MODELS, name, "model", ModelError)
+
+
+def readers(format: Format) -> list[Runtime]:
+    """The runtimes that read files of a format; a file must agree with the first to be kept."""
+    return [name for name, row in RUNTIMES.items() if format in row.formats and name is not Runtime.NULL]
 
 
 def engines() -> dict[str, str]:
