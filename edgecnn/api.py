@@ -97,7 +97,7 @@ def _last_output(recipe: Recipe) -> str:
 
 def export(
     path: str | Path,
-    formats: Sequence[Format | str] = (Format.ONNX, Format.TFLITE),
+    formats: Sequence[Format | str] = catalog.DEFAULT_FORMATS,
     *,
     verify: bool = True,
     force: bool = False,

@@ -42,12 +42,17 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class FormatRow:
-    """A file format: ``target(graph, path, meta=...)`` renders it, ``trace(path, images)`` runs it layer by layer."""
+    """A file format: ``target(graph, path, meta=...)`` renders it, ``trace(path, images)`` runs it layer by layer.
+
+    ``trace`` is empty where nobody can look inside; ``extra`` names what must be installed to write it, if it is not
+    there always: such a format is written where it is asked for.
+    """
 
     target: str
     trace: str
     extension: str
     package: str
+    extra: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,7 @@ FORMATS: dict[Format, FormatRow] = {
     Format.TFLITE: FormatRow(
         "edgecnn.export.tflite:render", "edgecnn.export.tflite:trace", ".tflite", "ai-edge-litert"
     ),
+    Format.PTE: FormatRow("edgecnn.export.executorch:render", "", ".pte", "executorch", "executorch"),
 }
 
 RUNTIMES: dict[Runtime, RuntimeRow] = {
@@ -208,9 +214,15 @@ RUNTIMES: dict[Runtime, RuntimeRow] = {
         (Format.TFLITE,),
         ("tflite_micro",),
         untimed="its reference kernels here say nothing about a microcontroller",
+        macs_per_s=1e8,
     ),
-    Runtime.NULL: RuntimeRow("edgecnn.runtimes.engine_null:Engine", "", "", (Format.TORCH, Format.ONNX, Format.TFLITE)),
+    Runtime.EXECUTORCH: RuntimeRow(
+        "edgecnn.runtimes.engine_executorch:Engine", "executorch", "executorch", (Format.PTE,), ("executorch",)
+    ),
+    Runtime.NULL: RuntimeRow("edgecnn.runtimes.engine_null:Engine", "", "", tuple(Format)),
 }
+
+DEFAULT_FORMATS = tuple(name for name, row in FORMATS.items() if not row.extra)
 
 Row = TypeVar("Row")
 

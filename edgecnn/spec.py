@@ -45,6 +45,7 @@ class Format(StrEnum):
     TORCH = "torch"
     ONNX = "onnx"
     TFLITE = "tflite"
+    PTE = "pte"
 
 
 class Precision(StrEnum):
@@ -62,6 +63,7 @@ class Runtime(StrEnum):
     LITERT = "litert"
     OPENVINO = "openvino"
     TFLM = "tflm"
+    EXECUTORCH = "executorch"
     NULL = "null"
 
 

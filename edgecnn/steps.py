@@ -193,7 +193,9 @@ class ExportStep(Settings):
 
     kind: Literal["export"] = "export"
     input: Name | None = None
-    formats: tuple[Literal[Format.ONNX, Format.TFLITE], ...] = Field((Format.ONNX, Format.TFLITE), min_length=1)
+    formats: tuple[Literal[Format.ONNX, Format.TFLITE, Format.PTE], ...] = Field(
+        (Format.ONNX, Format.TFLITE), min_length=1
+    )
     verify: bool = True
     force: bool = False
 

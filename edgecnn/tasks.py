@@ -103,7 +103,8 @@ def margins(task: Task, logits: Logits, other: Logits) -> NDArray[np.float64]:
     values, theirs = class_logits(task, logits).astype(np.float64), answers(task, other)
     if task is Task.MULTI_LABEL:
         return np.where(answers(task, logits) == theirs, 0.0, np.abs(values))
-    return values.max(axis=1) - np.take_along_axis(values, theirs[:, None], axis=1)[:, 0]
+    ours: NDArray[np.float64] = values.max(axis=1) - np.take_along_axis(values, theirs[:, None], axis=1)[:, 0]
+    return ours
 
 
 def equal_sets(one: Logits, other: Logits) -> float:

@@ -159,7 +159,8 @@ def qat_of(config: dict[str, Any], epochs: int, lr: float) -> QatTraining:
 def export(
     bundle: Annotated[Path, typer.Argument(help="A bundle, or a run: all its bundles.")],
     format: Annotated[
-        list[str] | None, typer.Option(metavar="onnx|tflite", help="May be given twice (default: all).")
+        list[str] | None,
+        typer.Option(metavar="onnx|tflite|pte", help="May be given twice (default: onnx and tflite)."),
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare each file with the bundle before it is kept.")] = True,
     force: Annotated[
@@ -167,12 +168,14 @@ def export(
     ] = False,
     data: Moved = None,
 ) -> None:
-    """Render ONNX and TFLite files from a bundle; each takes uint8 pictures and has passed the parity gate."""
+    """Render a bundle into files; each takes uint8 pictures and has passed the parity gate."""
     from edgecnn import api
-    from edgecnn.catalog import FORMATS
+    from edgecnn.catalog import DEFAULT_FORMATS
     from edgecnn.cli.progress import context
 
-    for made in api.export(bundle, format or tuple(FORMATS), verify=verify, force=force, context=context(bundle, data)):
+    for made in api.export(
+        bundle, format or DEFAULT_FORMATS, verify=verify, force=force, context=context(bundle, data)
+    ):
         print(made.file)
 
 

@@ -211,9 +211,14 @@ def export_row(subject: Subject, format: Format, file: Path, runtime: Runtime | 
     except EdgecnnError as error:
         return ParityRow(stage, "graph", bundle.title, status=Status.FAILED, note=error.message)
     kind = StageKind.RENDERING_INT8 if is_int8(bundle) else StageKind.SAME_ARITHMETIC
-    trace = catalog.load(catalog.FORMATS[format].trace)
     graph = Side("graph", subject.graph_logits[: len(images)], trace_graph(subject.graph))
-    return _compare(subject, graph, Side(stage, theirs, lambda images: trace(file, images)), kind)
+    return _compare(subject, graph, Side(stage, theirs, _trace_file(format, file)), kind)
+
+
+def _trace_file(format: Format, file: Path) -> Trace | None:
+    """A function that gives every tensor of the file for some images, if any can."""
+    target = catalog.FORMATS[format].trace
+    return (lambda images: catalog.load(target)(file, images)) if target else None
 
 
 def _stage(format: Format, runtime: Runtime) -> str:
