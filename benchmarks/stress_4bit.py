@@ -36,7 +36,7 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
 from edgecnn.graph.ir import Graph
 from edgecnn.measure.accuracy import accuracy, correct
-from edgecnn.measure.resampling import draw_weights
+from edgecnn.measure.resampling import draw_weights, weighted_means
 from edgecnn.measure.stats import RESAMPLES
 from edgecnn.spec import Interval
 
@@ -60,13 +60,13 @@ def networks(graph: Graph, pictures: Pictures, bits: int) -> dict[str, Graph]:
 
 def recovered(right: dict[str, NDArray[np.bool_]]) -> Interval:
     """The share of the loss that came back, with its 95 % bootstrap interval over pictures."""
-    found = np.stack([right[name] for name in ("float", "plain", "repaired")]).astype(np.float64)
-    weights = draw_weights(found.shape[1], RESAMPLES, seed=0)
-    drawn = weights @ found.T / weights.sum(1, keepdims=True)
-    shares = (drawn[:, 2] - drawn[:, 1]) / (drawn[:, 0] - drawn[:, 1])
-    whole, plain, repaired = found.mean(1)
+    found = [right[name].astype(np.float64) for name in ("float", "plain", "repaired")]
+    weights = draw_weights(len(found[0]), RESAMPLES, seed=0)
+    drawn = [weighted_means(each, weights) for each in found]
+    shares = (drawn[2] - drawn[1]) / (drawn[0] - drawn[1])
+    whole, plain, repaired = (float(each.mean()) for each in found)
     low, high = np.percentile(shares, (2.5, 97.5))
-    return Interval(float((repaired - plain) / (whole - plain)), float(low), float(high), found.shape[1])
+    return Interval((repaired - plain) / (whole - plain), float(low), float(high), len(found[0]))
 
 
 def main() -> None:
