@@ -77,8 +77,8 @@ def rounded(graph: Graph, quantized: Graph, moments: Mapping[str, Tensor], large
     """The ``quantized`` graph with the weights and biases of the float ``graph`` rounded by second order.
 
     ``moments`` by layer, of what the float graph's layers meet; a layer without stays as it is. The same scales.
-    A layer whose weights stay real is passed over; a bias that is real stays so. ``largest``: integers lie in [-largest,
-    largest]; 4-bit ones in [-7, 7].
+    A layer whose weights stay real is passed over; a bias that is real stays so. ``largest``: integers lie in
+    [-largest, largest]; 4-bit ones in [-7, 7].
     """
     weights = dict(quantized.weights)
     for name, matrix in moments.items():
