@@ -14,6 +14,8 @@ Choices, each because ONNX Runtime's CPU kernels want it so (the result is valid
 * Where a node computes in float, its operator stands between what its inputs and its output are: a tensor with numbers
   is dequantized and quantized, one without is plain float. 16-bit tensors are int16, which opset 21 has; ONNX Runtime's
   CPU kernels compute what lies between them in float32.
+* The first convolution reads several columns of padded pixels at once: :mod:`edgecnn.export.columns`,
+  :mod:`edgecnn.export.onnx_picture`.
 * ``factor * x + offset`` becomes one quantized addition: ``x + offset / factor`` is quantized at ``scale / factor`` and
   dequantized at ``scale``. Hard-swish then runs as an integer addition and an integer multiplication.
 """
@@ -26,9 +28,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgecnn.bundle import write_atomically
+from edgecnn.export.columns import group_columns
 from edgecnn.export.lowering import lower
 from edgecnn.export.onnx_emit import EMITTERS
 from edgecnn.export.onnx_ops import ONNXWriter
+from edgecnn.export.onnx_picture import pad_picture
 from edgecnn.export.onnx_trace import trace
 from edgecnn.graph.ir import Graph
 
@@ -52,12 +56,12 @@ def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
 
 def build(graph: Graph, *, meta: dict[str, str]) -> onnx.ModelProto:
     """The same as :func:`render`, as a checked model in memory."""
-    graph = lower(graph)
+    channels, height, width = graph.input.shape
+    graph = pad_picture(group_columns(lower(graph)))
     writer = ONNXWriter(graph)
     for node in graph.nodes:
         EMITTERS[node.op](writer, node)
     writer.op("Identity", [writer.real(graph.output)], "logits")
-    channels, height, width = graph.input.shape
     (classes,) = graph.node(graph.output).shape
     wide = any(qparams.bits == 16 for qparams in graph.qparams.values())
     model = helper.make_model(

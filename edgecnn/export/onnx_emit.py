@@ -10,14 +10,14 @@ from onnx import TensorProto
 
 from edgecnn.export.numbers import folds, pixel_qparams
 from edgecnn.export.onnx_ops import ONNXWriter, zero_point
+from edgecnn.export.onnx_picture import emit_picture
 from edgecnn.graph.ir import Node, Op
 
 
 def emit_input(w: ONNXWriter, node: Node) -> None:
     """The picture as real numbers; quantized, the pixels are them."""
     if w.graph.quantized:
-        pixel_qparams(w.graph)  # the pixels are the quantized tensor; this checks that
-        w.op("Transpose", ["image"], node.name, perm=[0, 3, 1, 2])
+        emit_picture(w, node)
         return
     planes = w.op("Transpose", ["image"], f"{node.name}/planes", perm=[0, 3, 1, 2])
     if folds(w.graph):
@@ -76,6 +76,22 @@ def emit_avg_pool(w: ONNXWriter, node: Node) -> None:
     )
     weight = w.op("DequantizeLinear", [ones, *numbers], f"{node.name}/ones/real", axis=0)
     w.emit(node, "Conv", [source, weight], kernel_shape=kernel, strides=stride, group=channels)
+
+
+def emit_flatten(w: ONNXWriter, node: Node) -> None:
+    """Flatten; to three dimensions, a reshape with channels last.
+
+    Between a DequantizeLinear and a QuantizeLinear, which ONNX Runtime leaves out: OpenVINO moves integers as float32
+    where it does not see both.
+    """
+    source = w.real(node.inputs[0])
+    if len(node.shape) == 1:
+        w.emit(node, "Flatten", [source], axis=1)
+        return
+    channels, height, width = node.shape
+    shape = w.constant(f"{node.name}/shape", np.array([0, height, width, channels], np.int64))
+    rows = w.op("Transpose", [source], f"{node.name}/rows", perm=[0, 2, 3, 1])
+    w.emit(node, "Transpose", [w.op("Reshape", [rows, shape], f"{node.name}/reshaped")], perm=[0, 3, 1, 2])
 
 
 def emit_pad(w: ONNXWriter, node: Node) -> None:
@@ -158,7 +174,7 @@ EMITTERS: dict[Op, Callable[[ONNXWriter, Node], None]] = {
     Op.MEAN: plain("GlobalAveragePool"),
     Op.MAX_POOL: emit_max_pool,
     Op.AVG_POOL: emit_avg_pool,
-    Op.FLATTEN: plain("Flatten", axis=1),
+    Op.FLATTEN: emit_flatten,
     Op.CONCAT: plain("Concat", axis=1),
     Op.SLICE: emit_slice,
     Op.SHUFFLE: emit_shuffle,

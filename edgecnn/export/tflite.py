@@ -12,11 +12,11 @@ from pathlib import Path
 
 from edgecnn.bundle import write_atomically
 from edgecnn.export.borders import with_borders
+from edgecnn.export.columns import group_columns
 from edgecnn.export.lowering import graph_name, lower
 from edgecnn.export.tflite_builder import META_ENTRY
 from edgecnn.export.tflite_emit import EMITTERS
 from edgecnn.export.tflite_ops import TFLiteWriter
-from edgecnn.export.tflite_stem import pair_columns
 from edgecnn.export.tflite_trace import TRACE_ENTRY, trace
 from edgecnn.graph.ir import Graph
 
@@ -34,7 +34,7 @@ def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
 
 def build(graph: Graph, *, meta: dict[str, str]) -> bytes:
     """The same as :func:`render`, as the file's bytes."""
-    graph = pair_columns(with_borders(lower(graph)))
+    graph = group_columns(with_borders(lower(graph)))
     writer = TFLiteWriter(graph)
     for node in graph.nodes:
         EMITTERS[node.op](writer, node)
