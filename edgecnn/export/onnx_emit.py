@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto
 
 from edgecnn.export.numbers import folds, pixel_qparams
-from edgecnn.export.onnx_ops import ONNXWriter, zero_point
+from edgecnn.export.onnx_ops import MOVED, ONNXWriter, zero_point
 from edgecnn.export.onnx_picture import emit_picture
 from edgecnn.graph.ir import Node, Op
 
@@ -79,19 +79,24 @@ def emit_avg_pool(w: ONNXWriter, node: Node) -> None:
 
 
 def emit_flatten(w: ONNXWriter, node: Node) -> None:
-    """Flatten; to three dimensions, a reshape with channels last.
+    """Flatten; to three dimensions, a reshape of int8 numbers with channels last.
 
-    Between a DequantizeLinear and a QuantizeLinear, which ONNX Runtime leaves out: OpenVINO moves integers as float32
-    where it does not see both.
+    OpenVINO moves integers as float32 where it does not see them dequantized before and quantized after, and does that
+    in earnest where the zero point is not 0. So 0 is what is said here, which changes no integer; ONNX Runtime leaves
+    the pair out.
     """
-    source = w.real(node.inputs[0])
     if len(node.shape) == 1:
-        w.emit(node, "Flatten", [source], axis=1)
+        w.emit(node, "Flatten", [w.real(node.inputs[0])], axis=1)
         return
     channels, height, width = node.shape
+    numbers = w.numbers(f"{node.name}/numbers", w.graph.qparams[node.name].scale, np.uint8(0))
+    source = w.op("DequantizeLinear", [node.inputs[0], *numbers], node.name + MOVED)
     shape = w.constant(f"{node.name}/shape", np.array([0, height, width, channels], np.int64))
     rows = w.op("Transpose", [source], f"{node.name}/rows", perm=[0, 2, 3, 1])
-    w.emit(node, "Transpose", [w.op("Reshape", [rows, shape], f"{node.name}/reshaped")], perm=[0, 3, 1, 2])
+    reshaped = w.op("Reshape", [rows, shape], f"{node.name}/reshaped")
+    w.op(
+        "QuantizeLinear", [w.op("Transpose", [reshaped], f"{node.name}/planes", perm=[0, 3, 1, 2]), *numbers], node.name
+    )
 
 
 def emit_pad(w: ONNXWriter, node: Node) -> None:

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from edgecnn.export.numbers import integer_clamp
 from edgecnn.graph.ir import Array, Graph, Node, QParams
 
+MOVED = "/moved"  # of an integer tensor whose values are only moved: what it is dequantized to does not matter
 SOURCE = "/source"  # of a tensor that is made real by plain arithmetic
 
 

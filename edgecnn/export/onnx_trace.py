@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from edgecnn.catalog import require
 from edgecnn.export.columns import ungrouped
 from edgecnn.export.lowering import graph_name
-from edgecnn.export.onnx_ops import SOURCE
+from edgecnn.export.onnx_ops import MOVED, SOURCE
 from edgecnn.export.onnx_picture import traced_picture
 from edgecnn.graph.ir import Array
 
@@ -56,12 +56,13 @@ def _numbers(graph: Any, constants: dict[str, Array]) -> dict[str, tuple[Array, 
     """Scale and zero point of every integer tensor: those of what makes it real, or of what is moved out of it."""
     found: dict[str, tuple[Array, Array]] = {}
     for node in reversed(graph.node):
-        if node.op_type == "DequantizeLinear" and node.input[0] not in constants:
+        moved = node.output[0].removesuffix(MOVED)
+        if (node.op_type in MOVES or moved != node.output[0]) and moved in found:
+            found[node.input[0]] = found[moved]
+        elif node.op_type == "DequantizeLinear" and node.input[0] not in constants:
             found[node.input[0]] = (constants[node.input[1]], constants[node.input[2]])
         elif node.op_type == "Cast" and (view := node.output[0].removesuffix("/whole")).endswith(SOURCE):
             found[node.input[0]] = (constants[f"{view}/scale"], constants[f"{view}/zero"])
-        elif node.op_type in MOVES and node.output[0] in found:
-            found[node.input[0]] = found[node.output[0]]
     return found
 
 
