@@ -66,7 +66,7 @@ def export(
 
 def _possible(context: Context, bundle: Bundle) -> tuple[Format, ...]:
     """The formats that can have the bundle's precision; of the others the reason is told."""
-    reasons = {format: "" for format in catalog.FORMATS}
+    reasons = dict.fromkeys(catalog.DEFAULT_FORMATS, "")
     if is_quantized(bundle):
         reasons = {format: schemes.refusal(scheme_of(bundle)[0], format, scheme_of(bundle)[1]) for format in reasons}
     for format, reason in reasons.items():
@@ -83,16 +83,27 @@ def _render(subject: Subject, format: Format, target: Path, *, verify: bool, for
         meta = meta_of(bundle.manifest.labels, preprocess_of(bundle), bundle.task)
         catalog.load(catalog.FORMATS[format].target)(subject.graph, draft, meta=meta)
         found = export_row(subject, format, draft) if verify else None
-        if found is not None and found.status is not Status.OK and not force:
-            raise GateError(
-                f"{bundle.title}: {found.stage} does not compute what the bundle does: {found.note}",
-                hint="the file was not kept; --force keeps it all the same",
-            )
+        if found is not None and not force:
+            _gate(found)
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
     write_atomically(_note(target), dump_json(_facts(bundle, format, target, found)))
     return Exported(target, format, found, skipped=False)
+
+
+def _gate(found: ParityRow) -> None:
+    """Raise ``GateError`` for a file that failed its comparison, or could not be compared."""
+    if found.status is Status.UNAVAILABLE:
+        raise GateError(
+            f"{found.bundle}: {found.stage} cannot be compared with the bundle: {found.note}",
+            hint="the file was not kept; --no-verify writes it without the comparison",
+        )
+    if found.status is not Status.OK:
+        raise GateError(
+            f"{found.bundle}: {found.stage} does not compute what the bundle does: {found.note}",
+            hint="the file was not kept; --force keeps it all the same",
+        )
 
 
 def is_current(bundle: Bundle, file: Path, verified: bool) -> bool:
