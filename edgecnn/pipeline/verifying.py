@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn import catalog
+from edgecnn import catalog, schemes
 from edgecnn.bundle import Bundle, dump_json, write_atomically
 from edgecnn.data.tensors import load_split
 from edgecnn.errors import BundleError, EdgecnnError, GateError
@@ -36,10 +36,10 @@ from edgecnn.graph.ir import Graph
 from edgecnn.measure import parity
 from edgecnn.measure.parity import Divergence, Parity, StageKind
 from edgecnn.pipeline.context import Context, data_of
-from edgecnn.pipeline.loading import golden, is_quantized, load_graph, predictor, preprocess_of
+from edgecnn.pipeline.loading import golden, is_quantized, load_graph, predictor, preprocess_of, scheme_of
 from edgecnn.report.rows import ParityRow
 from edgecnn.runtimes.session import open_session
-from edgecnn.spec import Format, Runtime, Scheme, Split, Status
+from edgecnn.spec import Format, Precision, Runtime, Scheme, Split, Status
 
 IMAGES = 256
 SLOW_SECONDS, FEWEST = 40.0, 8
@@ -203,7 +203,7 @@ def export_row(subject: Subject, format: Format, file: Path, runtime: Runtime | 
     bundle = subject.bundle
     runtime = runtime or catalog.readers(format)[0]
     stage = _stage(format, runtime)
-    if (state := catalog.engines()[runtime]) != "ready":
+    if (state := catalog.engines()[runtime]) != "ready" or (state := _refused(bundle, runtime)):
         return ParityRow(stage, "graph", bundle.title, status=Status.UNAVAILABLE, note=f"skipped: {state}")
     images = subject.images  # outside the try: pictures that are gone are no fault of the engine
     images = images[: _few(runtime, bundle)]
@@ -212,7 +212,7 @@ def export_row(subject: Subject, format: Format, file: Path, runtime: Runtime | 
             theirs = session.infer(images)
     except EdgecnnError as error:
         return ParityRow(stage, "graph", bundle.title, status=Status.FAILED, note=error.message)
-    kind = StageKind.RENDERING_INT8 if _rounds_activations(subject.graph) else StageKind.SAME_ARITHMETIC
+    kind = StageKind.RENDERING_INT8 if subject.graph.quantized else _float_kind(bundle)
     graph = Side("graph", subject.graph_logits[: len(images)], trace_graph(subject.graph))
     return _compare(subject, graph, Side(stage, theirs, _trace_file(format, file)), kind)
 
@@ -233,14 +233,23 @@ def _few(runtime: Runtime, bundle: Bundle) -> int | None:
     return None if speed is None else max(FEWEST, int(SLOW_SECONDS * speed / bundle.manifest.figures["macs"]))
 
 
-def _rounds_activations(graph: Graph) -> bool:
-    """Whether a last bit may become a step: activations are integers, or become integers while the network runs."""
-    return graph.quantized or any(node.attrs.get("dynamic") for node in graph.nodes)
+def _refused(bundle: Bundle, runtime: Runtime) -> str:
+    """Why the runtime cannot have the bundle's precision; empty where it can."""
+    return schemes.refusal(scheme_of(bundle)[0], runtime) if is_quantized(bundle) else ""
+
+
+def _float_kind(bundle: Bundle) -> StageKind:
+    """How near the same float32 arithmetic is elsewhere: a last bit may become a step where activations are quantized
+    while the network runs.
+    """
+    dynamic = bundle.manifest.precision == Precision.INT8_DYNAMIC
+    return StageKind.RUNNING_INT8 if dynamic else StageKind.SAME_ARITHMETIC
 
 
 def _compare(subject: Subject, parent: Side, child: Side, kind: StageKind) -> ParityRow:
     """One stage: child against parent; when it fails, the first layer that diverges, if both can be followed."""
-    step = subject.graph.qparams[subject.graph.output].scale if kind is StageKind.RENDERING_INT8 else None
+    numbers = subject.graph.qparams.get(subject.graph.output) if kind is StageKind.RENDERING_INT8 else None
+    step = None if numbers is None else numbers.scale
     found = parity.compare_logits(parent.logits, child.logits, subject.bundle.task, step)
     misses = parity.check(found, parity.THRESHOLDS[kind])
     layer: Divergence | None = None
@@ -277,7 +286,7 @@ def _row(
 def _golden_row(bundle: Bundle) -> ParityRow:
     kept = golden(bundle)
     found = parity.compare_logits(kept["logits"], predictor(bundle)(kept["images"]), bundle.task)
-    misses = parity.check(found, parity.THRESHOLDS[StageKind.SAME_ARITHMETIC])
+    misses = parity.check(found, parity.THRESHOLDS[_float_kind(bundle)])
     return _row(bundle, "golden.npz", GOLDEN, found, misses)
 
 
