@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn import catalog, schemes
+from edgecnn import catalog
 from edgecnn.bundle import Bundle, dump_json, write_atomically
 from edgecnn.data.tensors import load_split
 from edgecnn.errors import BundleError, EdgecnnError, GateError
@@ -36,7 +36,7 @@ from edgecnn.graph.ir import Graph
 from edgecnn.measure import parity
 from edgecnn.measure.parity import Divergence, Parity, StageKind
 from edgecnn.pipeline.context import Context, data_of
-from edgecnn.pipeline.loading import golden, is_quantized, load_graph, predictor, preprocess_of, scheme_of
+from edgecnn.pipeline.loading import golden, is_quantized, load_graph, predictor, preprocess_of, refused
 from edgecnn.report.rows import ParityRow
 from edgecnn.runtimes.session import open_session
 from edgecnn.spec import Format, Precision, Runtime, Scheme, Split, Status
@@ -203,8 +203,10 @@ def export_row(subject: Subject, format: Format, file: Path, runtime: Runtime | 
     bundle = subject.bundle
     runtime = runtime or catalog.readers(format)[0]
     stage = _stage(format, runtime)
-    if (state := catalog.engines()[runtime]) != "ready" or (state := _refused(bundle, runtime)):
+    if (state := catalog.engines()[runtime]) != "ready":
         return ParityRow(stage, "graph", bundle.title, status=Status.UNAVAILABLE, note=f"skipped: {state}")
+    if reason := refused(bundle, runtime):
+        return ParityRow(stage, "graph", bundle.title, status=Status.UNAVAILABLE, note=f"not possible: {reason}")
     images = subject.images  # outside the try: pictures that are gone are no fault of the engine
     images = images[: _few(runtime, bundle)]
     try:
@@ -212,9 +214,8 @@ def export_row(subject: Subject, format: Format, file: Path, runtime: Runtime | 
             theirs = session.infer(images)
     except EdgecnnError as error:
         return ParityRow(stage, "graph", bundle.title, status=Status.FAILED, note=error.message)
-    kind = StageKind.RENDERING_INT8 if subject.graph.quantized else _float_kind(bundle)
     graph = Side("graph", subject.graph_logits[: len(images)], trace_graph(subject.graph))
-    return _compare(subject, graph, Side(stage, theirs, _trace_file(format, file)), kind)
+    return _compare(subject, graph, Side(stage, theirs, _trace_file(format, file)), _rendering(subject))
 
 
 def _trace_file(format: Format, file: Path) -> Trace | None:
@@ -233,23 +234,19 @@ def _few(runtime: Runtime, bundle: Bundle) -> int | None:
     return None if speed is None else max(FEWEST, int(SLOW_SECONDS * speed / bundle.manifest.figures["macs"]))
 
 
-def _refused(bundle: Bundle, runtime: Runtime) -> str:
-    """Why the runtime cannot have the bundle's precision; empty where it can."""
-    return schemes.refusal(scheme_of(bundle)[0], runtime) if is_quantized(bundle) else ""
+def _rendering(subject: Subject) -> StageKind:
+    """What writing a bundle into a file may do to its numbers.
 
-
-def _float_kind(bundle: Bundle) -> StageKind:
-    """How near the same float32 arithmetic is elsewhere: a last bit may become a step where activations are quantized
-    while the network runs.
+    A last bit may become a step where activations are integers, or become integers while the network runs.
     """
-    dynamic = bundle.manifest.precision == Precision.INT8_DYNAMIC
-    return StageKind.RUNNING_INT8 if dynamic else StageKind.SAME_ARITHMETIC
+    dynamic = any(node.attrs.get("dynamic") for node in subject.graph.nodes)
+    return StageKind.RENDERING_INT8 if subject.graph.quantized or dynamic else StageKind.SAME_ARITHMETIC
 
 
 def _compare(subject: Subject, parent: Side, child: Side, kind: StageKind) -> ParityRow:
     """One stage: child against parent; when it fails, the first layer that diverges, if both can be followed."""
-    numbers = subject.graph.qparams.get(subject.graph.output) if kind is StageKind.RENDERING_INT8 else None
-    step = None if numbers is None else numbers.scale
+    numbers = subject.graph.qparams.get(subject.graph.output)
+    step = numbers.scale if numbers is not None and kind is StageKind.RENDERING_INT8 else None
     found = parity.compare_logits(parent.logits, child.logits, subject.bundle.task, step)
     misses = parity.check(found, parity.THRESHOLDS[kind])
     layer: Divergence | None = None
@@ -286,7 +283,9 @@ def _row(
 def _golden_row(bundle: Bundle) -> ParityRow:
     kept = golden(bundle)
     found = parity.compare_logits(kept["logits"], predictor(bundle)(kept["images"]), bundle.task)
-    misses = parity.check(found, parity.THRESHOLDS[_float_kind(bundle)])
+    dynamic = bundle.manifest.precision == Precision.INT8_DYNAMIC  # a last bit of another CPU may become a step
+    kind = StageKind.RENDERING_INT8 if dynamic else StageKind.SAME_ARITHMETIC
+    misses = parity.check(found, parity.THRESHOLDS[kind])
     return _row(bundle, "golden.npz", GOLDEN, found, misses)
 
 
