@@ -45,6 +45,7 @@ class Format(StrEnum):
     TORCH = "torch"
     ONNX = "onnx"
     TFLITE = "tflite"
+    PTE = "pte"
 
 
 class Scheme(StrEnum):
@@ -89,6 +90,7 @@ class Runtime(StrEnum):
     LITERT = "litert"
     OPENVINO = "openvino"
     TFLM = "tflm"
+    EXECUTORCH = "executorch"
     NULL = "null"
 
 

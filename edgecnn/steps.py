@@ -202,7 +202,7 @@ class ExportStep(Settings):
 
     kind: Literal["export"] = "export"
     input: Name | None = None
-    formats: Annotated[tuple[Literal[Format.ONNX, Format.TFLITE], ...], Field(min_length=1)] | None = None
+    formats: Annotated[tuple[Literal[Format.ONNX, Format.TFLITE, Format.PTE], ...], Field(min_length=1)] | None = None
     verify: bool = True
     force: bool = False
 

@@ -45,7 +45,7 @@ __all__ = ["build", "render", "trace"]
 META_PREFIX = "edgecnn."  # of metadata keys: other tools write into the same table
 OPSET = 17
 IR_VERSION = 8  # what opset 17 came with: readable by ONNX Runtime 1.12 and later
-OPSET_21 = 21, 10  # and its file version: they brought 4-bit integers and int16 numbers; ONNX Runtime 1.20 and later
+NEWER = 21, 10  # opset and file version that brought int4 and int16 to DequantizeLinear: ONNX Runtime 1.20 and later
 
 
 def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
@@ -71,9 +71,9 @@ def build(graph: Graph, *, meta: dict[str, str]) -> onnx.ModelProto:
     for node in graph.nodes:
         EMITTERS[node.op](writer, node)
     writer.op("Identity", [writer.real(graph.output)], "logits")
-    wide = any(qparams.bits == 16 for qparams in graph.qparams.values())
-    newer = wide or any(is_int4(graph, node.name) for node in graph.nodes)
-    opset, ir_version = OPSET_21 if newer else (OPSET, IR_VERSION)
+    newer = any(is_int4(graph, node.name) for node in graph.nodes)
+    newer |= any(qparams.bits == 16 for qparams in graph.qparams.values())
+    opset, ir_version = NEWER if newer else (OPSET, IR_VERSION)
     channels, height, width = graph.input.shape
     (classes,) = graph.node(graph.output).shape
     model = helper.make_model(
