@@ -11,6 +11,7 @@ import dataclasses
 
 from edgecnn.graph.ir import Graph, Node, Op, QParams
 
+GROUPED = "/columns"  # between the name of a tensor and how many of its columns are one in the file
 RESERVED = ("image", "logits")  # the names of the file's input and output
 HARD_GATE = QParams(1 / 255, -128)
 SMOOTH_GATE = QParams(1 / 256, -128)
@@ -73,5 +74,5 @@ def graph_name(tensor: str) -> str | None:
     """The graph's name of a file's tensor; ``None`` for the file's input and output and for an operator's helpers."""
     if tensor in RESERVED:
         return None
-    name = tensor.removesuffix("/tensor")
+    name = tensor.partition(GROUPED)[0].removesuffix("/tensor")
     return None if "/" in name else name

@@ -9,15 +9,15 @@ import numpy as np
 from onnx import TensorProto
 
 from edgecnn.export.numbers import folds, pixel_qparams
-from edgecnn.export.onnx_ops import ONNXWriter, zero_point
+from edgecnn.export.onnx_ops import MOVED, ONNXWriter, zero_point
+from edgecnn.export.onnx_picture import emit_picture
 from edgecnn.graph.ir import Node, Op
 
 
 def emit_input(w: ONNXWriter, node: Node) -> None:
     """The picture as real numbers; quantized, the pixels are them."""
     if w.graph.quantized:
-        pixel_qparams(w.graph)  # the pixels are the quantized tensor; this checks that
-        w.op("Transpose", ["image"], node.name, perm=[0, 3, 1, 2])
+        emit_picture(w, node)
         return
     planes = w.op("Transpose", ["image"], f"{node.name}/planes", perm=[0, 3, 1, 2])
     if folds(w.graph):
@@ -76,6 +76,27 @@ def emit_avg_pool(w: ONNXWriter, node: Node) -> None:
     )
     weight = w.op("DequantizeLinear", [ones, *numbers], f"{node.name}/ones/real", axis=0)
     w.emit(node, "Conv", [source, weight], kernel_shape=kernel, strides=stride, group=channels)
+
+
+def emit_flatten(w: ONNXWriter, node: Node) -> None:
+    """Flatten; to three dimensions, a reshape of int8 numbers with channels last.
+
+    OpenVINO moves integers as float32 where it does not see them dequantized before and quantized after, and does that
+    in earnest where the zero point is not 0. So 0 is what is said here, which changes no integer; ONNX Runtime leaves
+    the pair out.
+    """
+    if len(node.shape) == 1:
+        w.emit(node, "Flatten", [w.real(node.inputs[0])], axis=1)
+        return
+    channels, height, width = node.shape
+    numbers = w.numbers(f"{node.name}/numbers", w.graph.qparams[node.name].scale, np.uint8(0))
+    source = w.op("DequantizeLinear", [node.inputs[0], *numbers], node.name + MOVED)
+    shape = w.constant(f"{node.name}/shape", np.array([0, height, width, channels], np.int64))
+    rows = w.op("Transpose", [source], f"{node.name}/rows", perm=[0, 2, 3, 1])
+    reshaped = w.op("Reshape", [rows, shape], f"{node.name}/reshaped")
+    w.op(
+        "QuantizeLinear", [w.op("Transpose", [reshaped], f"{node.name}/planes", perm=[0, 3, 1, 2]), *numbers], node.name
+    )
 
 
 def emit_pad(w: ONNXWriter, node: Node) -> None:
@@ -158,7 +179,7 @@ EMITTERS: dict[Op, Callable[[ONNXWriter, Node], None]] = {
     Op.MEAN: plain("GlobalAveragePool"),
     Op.MAX_POOL: emit_max_pool,
     Op.AVG_POOL: emit_avg_pool,
-    Op.FLATTEN: plain("Flatten", axis=1),
+    Op.FLATTEN: emit_flatten,
     Op.CONCAT: plain("Concat", axis=1),
     Op.SLICE: emit_slice,
     Op.SHUFFLE: emit_shuffle,

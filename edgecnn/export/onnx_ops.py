@@ -13,6 +13,7 @@ from edgecnn.export.numbers import integer_clamp
 from edgecnn.graph.ir import Array, Graph, Node, QParams
 from edgecnn.graph.weights import is_int4, pack_int4
 
+MOVED = "/moved"  # of an integer tensor whose values are only moved: what it is dequantized to does not matter
 SOURCE = "/source"  # of a tensor that is made real by plain arithmetic
 
 

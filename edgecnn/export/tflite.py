@@ -13,11 +13,11 @@ from pathlib import Path
 from edgecnn.bundle import write_atomically
 from edgecnn.errors import ModelError
 from edgecnn.export.borders import with_borders
+from edgecnn.export.columns import group_columns
 from edgecnn.export.lowering import graph_name, lower
 from edgecnn.export.tflite_builder import META_ENTRY
 from edgecnn.export.tflite_emit import EMITTERS
 from edgecnn.export.tflite_ops import TFLiteWriter
-from edgecnn.export.tflite_stem import pair_columns
 from edgecnn.export.tflite_trace import TRACE_ENTRY, trace
 from edgecnn.graph.ir import Graph
 
@@ -42,7 +42,7 @@ def build(graph: Graph, *, meta: dict[str, str]) -> bytes:
             f"'{grouped[0]}' has {graph.weight_scales[grouped[0]].shape[1]} scales per output channel; TFLite has one",
             hint="quantize it with weight_group=0",
         )
-    graph = pair_columns(with_borders(lower(graph)))
+    graph = group_columns(with_borders(lower(graph)))
     writer = TFLiteWriter(graph)
     for node in graph.nodes:
         EMITTERS[node.op](writer, node)

@@ -13,9 +13,8 @@ Tensors are NHWC. In int8, this is done so that XNNPACK takes every operator and
 
 Weights that are stored in fewer bits and computed in float32 are constants of int8, INT4 or float16 behind a
 DEQUANTIZE, which LiteRT computes once. Where activations are quantized while the network runs, the int8 constants go
-into the operators as they are: with a float input that makes them hybrid ones.
-
-With 16-bit activations (TFLite's 16x8 scheme: weights int8, biases int64) the built-in kernels compute, not XNNPACK.
+into the operators as they are: with a float input that makes them hybrid ones. With 16-bit activations (TFLite's 16x8
+scheme: weights int8, biases int64) the built-in kernels compute, not XNNPACK.
 """
 
 from __future__ import annotations

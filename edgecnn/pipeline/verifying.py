@@ -36,7 +36,7 @@ from edgecnn.graph.ir import Graph
 from edgecnn.measure import parity
 from edgecnn.measure.parity import Divergence, Parity, StageKind
 from edgecnn.pipeline.context import Context, data_of
-from edgecnn.pipeline.loading import golden, is_quantized, load_graph, predictor, preprocess_of
+from edgecnn.pipeline.loading import golden, is_quantized, load_graph, predictor, preprocess_of, refused
 from edgecnn.report.rows import ParityRow
 from edgecnn.runtimes.session import open_session
 from edgecnn.spec import Format, Runtime, Scheme, Split, Status
@@ -205,6 +205,8 @@ def export_row(subject: Subject, format: Format, file: Path, runtime: Runtime | 
     stage = _stage(format, runtime)
     if (state := catalog.engines()[runtime]) != "ready":
         return ParityRow(stage, "graph", bundle.title, status=Status.UNAVAILABLE, note=f"skipped: {state}")
+    if reason := refused(bundle, runtime):
+        return ParityRow(stage, "graph", bundle.title, status=Status.UNAVAILABLE, note=f"not possible: {reason}")
     images = subject.images  # outside the try: pictures that are gone are no fault of the engine
     images = images[: _few(runtime, bundle)]
     try:
@@ -212,9 +214,8 @@ def export_row(subject: Subject, format: Format, file: Path, runtime: Runtime | 
             theirs = session.infer(images)
     except EdgecnnError as error:
         return ParityRow(stage, "graph", bundle.title, status=Status.FAILED, note=error.message)
-    kind = StageKind.RENDERING_INT8 if _rounds_activations(subject.graph) else StageKind.SAME_ARITHMETIC
     graph = Side("graph", subject.graph_logits[: len(images)], trace_graph(subject.graph))
-    return _compare(subject, graph, Side(stage, theirs, _trace_file(format, file)), kind)
+    return _compare(subject, graph, Side(stage, theirs, _trace_file(format, file)), _rendering(subject))
 
 
 def _trace_file(format: Format, file: Path) -> Trace | None:
@@ -233,14 +234,20 @@ def _few(runtime: Runtime, bundle: Bundle) -> int | None:
     return None if speed is None else max(FEWEST, int(SLOW_SECONDS * speed / bundle.manifest.figures["macs"]))
 
 
-def _rounds_activations(graph: Graph) -> bool:
-    """Whether a last bit may become a step: activations are integers, or become integers while the network runs."""
-    return graph.quantized or any(node.attrs.get("dynamic") for node in graph.nodes)
+def _rendering(subject: Subject) -> StageKind:
+    """What writing a bundle into a file may do to its numbers.
+
+    A last bit may become a step where activations are integers, or become integers while the network runs.
+    """
+    if subject.graph.quantized or any(node.attrs.get("dynamic") for node in subject.graph.nodes):
+        return StageKind.RENDERING_INT8
+    return StageKind.RENDERING_WEIGHTS if is_quantized(subject.bundle) else StageKind.SAME_ARITHMETIC
 
 
 def _compare(subject: Subject, parent: Side, child: Side, kind: StageKind) -> ParityRow:
     """One stage: child against parent; when it fails, the first layer that diverges, if both can be followed."""
-    step = subject.graph.qparams[subject.graph.output].scale if kind is StageKind.RENDERING_INT8 else None
+    numbers = subject.graph.qparams.get(subject.graph.output)
+    step = numbers.scale if numbers is not None and kind is StageKind.RENDERING_INT8 else None
     found = parity.compare_logits(parent.logits, child.logits, subject.bundle.task, step)
     misses = parity.check(found, parity.THRESHOLDS[kind])
     layer: Divergence | None = None

@@ -99,6 +99,18 @@ def test_files_are_verified_in_every_runtime_and_missing_ones_are_skipped(
     assert stages[2:] == ["onnx in onnxruntime", "onnx in openvino", "tflite in litert", "tflite in tflm"]
 
 
+def test_a_file_that_cannot_be_compared_is_not_kept(cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = catalog.engines()
+    monkeypatch.setattr(catalog, "engines", lambda: {**here, "litert": "not installed: pip install 'edgecnn[litert]'"})
+    bundle = open_bundle(run / "pruned-int8")
+    file = bundle.exports / "model.tflite"
+    file.unlink()
+    outcome = cli("export", bundle.path, "--format", "tflite")
+    assert outcome.code == 3 and "cannot be compared" in outcome.err and "pip install" in outcome.err
+    assert not file.exists()
+    assert cli("export", bundle.path, "--format", "tflite", "--no-verify").code == 0
+
+
 def test_a_slow_runtime_is_given_fewer_pictures(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = open_bundle(run / "pruned-int8")
     slow = dataclasses.replace(catalog.RUNTIMES[Runtime.LITERT], macs_per_s=bundle.manifest.figures["macs"] / 4)
