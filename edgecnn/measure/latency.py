@@ -207,8 +207,8 @@ def compare(
     """Time two files against each other: both processes stay open and are measured in short blocks, in random order.
 
     A pair is the medians of two neighbouring blocks, so what slows the machine for a while slows both. ``images_b`` is
-    for a second file of another picture size; ``clock`` is that of :class:`TimingPlan`. Goes on with fresh processes until the ratio's interval is narrow (2 %)
-    or the budget is over (``inconclusive``).
+    for a second file of another picture size; ``clock`` is that of :class:`TimingPlan`. Goes on with fresh
+    processes until the ratio's interval is narrow (2 %) or the budget is over (``inconclusive``).
     """
     rng, end = np.random.default_rng(seed), time.monotonic() + budget_s
     sides = [(a, _rotation(images, 1)), (b, _rotation(images if images_b is None else images_b, 1))]
