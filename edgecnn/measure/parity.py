@@ -68,7 +68,6 @@ class StageKind(StrEnum):
     SAME_ARITHMETIC = "same_arithmetic"
     QUANTIZING = "quantizing"
     RENDERING_INT8 = "rendering_int8"
-    RENDERING_WEIGHTS = "rendering_weights"
     TRAINED_AGAIN = "trained_again"
 
 
@@ -79,8 +78,6 @@ THRESHOLDS: dict[StageKind, Thresholds] = {
     StageKind.QUANTIZING: Thresholds(agreement=0.95, cosine=0.98, sqnr_db=12.0),
     # the same integers in another engine: roundings of half a step may go the other way
     StageKind.RENDERING_INT8: Thresholds(agreement=0.995, cosine=0.999, sqnr_db=25.0),
-    # weights of fewer bits made real by the engine: OpenVINO does so for 4-bit ones in float16
-    StageKind.RENDERING_WEIGHTS: Thresholds(agreement=0.998, cosine=0.99999, sqnr_db=45.0),
     # another network, trained again: only its answers are comparable
     StageKind.TRAINED_AGAIN: Thresholds(agreement=0.80),
 }
