@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from figures import RESULTS, commit, record, save_result
-from int8_subjects import CALIBRATION, SUBJECTS, Pictures, Places, Subject, load_pictures
+from int8_subjects import CALIBRATION, OWN, SUBJECTS, Pictures, Places, Subject, load_pictures
 from int8_tools import PACKAGES, TOOLS, Cost, Logits
 from numpy.typing import NDArray
 
@@ -48,7 +48,7 @@ from edgecnn.measure.stats import RESAMPLES, mcnemar, paired_difference, wilson
 from edgecnn.spec import Interval
 from edgecnn.versions import installed
 
-NO_PEERS = ("edgecnn", "edgecnn_plain", "pt2e_x86")  # our own, and one that is not int8 throughout
+NO_PEERS = ("edgecnn", "edgecnn_plain", "edgecnn_qat", "pt2e_x86")  # our own; one that is not int8 throughout
 
 
 def scores(reference: Logits, logits: Logits, labels: NDArray[np.int64]) -> dict[str, Any]:
@@ -95,7 +95,12 @@ def headline(name: str, rows: dict[str, Any]) -> None:
     """The subject's figures for figures.json."""
     peers = [tool for tool in rows if tool not in NO_PEERS]
     best = min(peers, key=lambda tool: rows[tool]["kl_nats"]["value"]) if peers else None
-    for title, tool in (("plain", "edgecnn_plain"), ("default", "edgecnn"), ("best_peer", best)):
+    for title, tool in (
+        ("plain", "edgecnn_plain"),
+        ("default", "edgecnn"),
+        ("qat", "edgecnn_qat"),
+        ("best_peer", best),
+    ):
         if tool in rows:
             record(f"drop_{name}_{title}", Interval(**rows[tool]["drop_points"]), "points")
             record(f"kl_{name}_{title}", Interval(**rows[tool]["kl_nats"]), "nats")
@@ -134,14 +139,16 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("weights"))
     parser.add_argument("--imagenet", type=Path, default=Path("imagenet"))
     parser.add_argument("--cifar", type=Path, default=Path("cifar10"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("-o", "--output", type=Path, help="another file for the rows; no figures are recorded then")
     parser.add_argument("--rescore", action="store_true", help="from the logits in --work, without running a tool")
     args = parser.parse_args()
-    places = Places(args.weights, args.imagenet, args.cifar)
-    tools = list(TOOLS) if "all" in args.tool else args.tool
+    places = Places(args.weights, args.imagenet, args.cifar, args.runs)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     failed: list[str] = []
     for name in args.subject:
+        every = [tool for tool in TOOLS if tool != "edgecnn_qat" or name in OWN]
+        tools = every if "all" in args.tool else args.tool
         if args.rescore:
             tools_kept = [tool for tool in tools if (args.work / name / f"{tool}.npy").is_file()]
             one(name, tools_kept, places, args.work, args.output, rescore=True)

@@ -4,8 +4,13 @@
     mcunet       WEIGHTS/mcunet-320kb-1mb_imagenet.json and .pth, of its authors (Lin et al. 2020, arXiv 2007.10319)
     resnet20     WEIGHTS/resnet20-12fca82f.th, of akamaster/pytorch_resnet_cifar10
 
+    cifar10_v2, cifar10_v3, flowers5_lite0   RUNS/<name>/float, your own, of the recipes cifar10-mobilenet-v2,
+                                             cifar10-mobilenet-v3, efficientnet-lite0-finetune
+
 Pictures: IMAGENET has a folder per wnid and ``classes.csv`` (index,wnid,name), CIFAR a folder per class (both are read
-at any depth). 512 pictures calibrate, the others are held out: 488 of a thousand photos, 2,000 of CIFAR-10.
+at any depth). 512 pictures calibrate, the others are held out: 488 of a thousand photos, 2,000 of CIFAR-10. Your own
+networks are calibrated with pictures of their training split and compared on their whole test split;
+``RUNS/<name>/int8`` is what ``edgecnn compress RUN --quantize int8 --qat`` made of them.
 
 Say what they are before you quote an accuracy. Where the pictures were seen in the network's own training, as the
 thousand training photos of ImageNet and all of CIFAR-10's training set were, top-1 is too high for float and int8
@@ -17,6 +22,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +30,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from edgecnn.bundle import Bundle, open_bundle
 from edgecnn.data.preprocess import apply, load_picture
+from edgecnn.data.tensors import choose_calibration, load_items, load_split
 from edgecnn.models import zoo
 from edgecnn.models.pretrained import load_pretrained, pretrained_preprocess
-from edgecnn.spec import Interpolation, Preprocess
+from edgecnn.pipeline.context import data_of
+from edgecnn.pipeline.loading import load_module, preprocess_of
+from edgecnn.spec import Interpolation, Preprocess, Split
 
 CALIBRATION = 512
 HELD_OUT = {"imagenet": 488, "cifar": 2000}
@@ -37,21 +47,25 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Places:
-    """Folders of the user's: weights, the thousand photos, CIFAR-10."""
+    """Folders of the user's: weights, the thousand photos, CIFAR-10, runs of edgecnn."""
 
     weights: Path
     imagenet: Path
     cifar: Path
+    runs: Path
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A float network in eval mode, what it wants of pictures, and which pictures it knows ("imagenet", "cifar")."""
+    """A float network in eval mode, what it wants of pictures, and which pictures it knows ("imagenet", "cifar", or
+    "own", those that the bundle of an own network names).
+    """
 
     name: str
     model: nn.Module
     preprocess: Preprocess
     pictures: str
+    learned: Path | None = None  # a bundle whose numbers were trained (QAT)
 
     def normalized(self, images: Images) -> NDArray[np.float32]:
         """What the network itself takes, for tools that want it: (N, 3, H, W) float32 of (N, H, W, 3) uint8."""
@@ -91,11 +105,26 @@ def resnet20(places: Places) -> Subject:
     return _loaded("resnet20", spec, str(places.weights / "resnet20-12fca82f.th"), p, "cifar")
 
 
+def trained(name: str, places: Places) -> Subject:
+    """A network of your own, from the ``float`` bundle of a run."""
+    bundle = own_bundle(name, places)
+    return Subject(
+        name, load_module(bundle).requires_grad_(False), preprocess_of(bundle), "own", places.runs / name / "int8"
+    )
+
+
+def own_bundle(name: str, places: Places) -> Bundle:
+    """The float bundle of an own network."""
+    return open_bundle(places.runs / name / "float")
+
+
+OWN = ("cifar10_v2", "cifar10_v3", "flowers5_lite0")
 SUBJECTS: dict[str, Callable[[Places], Subject]] = {
     "lite0": lambda places: lite(0, places),
     "lite1": lambda places: lite(1, places),
     "mcunet": mcunet,
     "resnet20": resnet20,
+    **{name: partial(trained, name) for name in OWN},
 }
 
 
@@ -108,15 +137,27 @@ def _loaded(name: str, spec: zoo.ModelSpec, source: str, p: Preprocess, pictures
 def load_pictures(subject: Subject, places: Places, cache: Path) -> Pictures:
     """The subject's pictures, drawn with a fixed seed; kept decoded in the file ``cache`` for the next time."""
     if not cache.is_file():
-        root = places.imagenet if subject.pictures == "imagenet" else places.cifar
-        files, classes = _drawn(root, CALIBRATION + HELD_OUT[subject.pictures]), _classes(root)
-        pixels = np.stack([apply(subject.preprocess, load_picture(file)) for file in files])
-        labels = np.array([classes[file.parent.name] for file in files], np.int64)
+        pixels, labels = _own(subject, places) if subject.pictures == "own" else _foreign(subject, places)
         cache.parent.mkdir(parents=True, exist_ok=True)
         np.savez(cache, pixels=pixels, labels=labels)
     kept = np.load(cache)
     pixels = kept["pixels"]
     return Pictures(pixels[:CALIBRATION], pixels[CALIBRATION:], kept["labels"][CALIBRATION:])
+
+
+def _foreign(subject: Subject, places: Places) -> tuple[Images, NDArray[np.int64]]:
+    root = places.imagenet if subject.pictures == "imagenet" else places.cifar
+    files, classes = _drawn(root, CALIBRATION + HELD_OUT[subject.pictures]), _classes(root)
+    pixels = np.stack([apply(subject.preprocess, load_picture(file)) for file in files])
+    return pixels, np.array([classes[file.parent.name] for file in files], np.int64)
+
+
+def _own(subject: Subject, places: Places) -> tuple[Images, NDArray[np.int64]]:
+    data = data_of(own_bundle(subject.name, places), None)
+    calibration = load_items(data, choose_calibration(data, CALIBRATION, 0), subject.preprocess)
+    test = load_split(data, Split.TEST, subject.preprocess)
+    both = (calibration, test)
+    return np.concatenate([each.images for each in both]), np.concatenate([each.labels for each in both])
 
 
 def _drawn(root: Path, count: int) -> list[Path]:

@@ -24,12 +24,14 @@ import torch
 from int8_subjects import Images, Subject, example
 from numpy.typing import NDArray
 
+from edgecnn.bundle import open_bundle
 from edgecnn.compress.calibrate import calibrate
 from edgecnn.compress.ptq import plain_and_repaired
 from edgecnn.compress.quantize import quantize
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
 from edgecnn.graph.ir import Graph
+from edgecnn.pipeline.loading import load_graph
 from edgecnn.runtimes.worker import peak_memory_bytes, status_bytes
 
 BATCH = 16
@@ -83,6 +85,14 @@ def ours(
     with cost:
         int8 = decide(graph, calibration)
     return lambda images: run(int8, images).numpy()
+
+
+def learned(subject: Subject, calibration: Images, folder: Path, cost: Cost) -> Predict:
+    """The bundle that ``edgecnn compress --quantize int8 --qat`` wrote, which chose its calibration pictures itself."""
+    if subject.learned is None:
+        raise SystemExit(f"{subject.name} is not a network of your own: there is nothing to train it with")
+    graph = load_graph(open_bundle(subject.learned))
+    return lambda images: run(graph, images).numpy()
 
 
 def ort(subject: Subject, calibration: Images, folder: Path, cost: Cost, method: str) -> Predict:
@@ -225,6 +235,7 @@ def one_by_one(infer: Predict) -> Predict:
 TOOLS: dict[str, Tool] = {
     "edgecnn": partial(ours, decide=default),
     "edgecnn_plain": partial(ours, decide=plain),
+    "edgecnn_qat": learned,
     "ort_minmax": partial(ort, method="MinMax"),
     "ort_entropy": partial(ort, method="Entropy"),
     "ort_percentile": partial(ort, method="Percentile"),

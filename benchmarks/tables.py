@@ -114,6 +114,7 @@ def training_table(figures: dict[str, Any]) -> list[str]:
 QUANTIZERS = {
     "edgecnn": "edgecnn",
     "edgecnn_plain": "edgecnn, minimum and maximum only",
+    "edgecnn_qat": "edgecnn, `--qat`",
     "ort_minmax": "`quantize_static`, min-max",
     "ort_entropy": "`quantize_static`, entropy",
     "ort_percentile": "`quantize_static`, percentile",
@@ -130,30 +131,39 @@ INT8_SUBJECTS = {
     "lite1": "EfficientNet-Lite1",
     "mcunet": "MCUNet",
     "resnet20": "ResNet-20",
+    "cifar10_v2": "CIFAR-10 MobileNetV2",
+    "cifar10_v3": "CIFAR-10 MobileNetV3-small",
+    "flowers5_lite0": "flowers, Lite0",
 }
 
 
 def int8_table(figures: dict[str, Any]) -> list[str]:
-    """What int8 loses, by quantizer and network; a dash where a tool was not run."""
+    """How far int8 is from float and what it loses, by quantizer and network; a dash where a tool was not run."""
     files = {subject: RESULTS / f"int8_{subject}.json" for subject in INT8_SUBJECTS}
-    found = {subject: json.loads(file.read_text())["result"] for subject, file in files.items() if file.is_file()}
-    titles = [f"{INT8_SUBJECTS[subject]}: points lost | KL, 0.001 nats" for subject in found]
-    rows = ["| quantizer | " + " | ".join(titles) + " |", "|---" * (1 + 2 * len(found)) + "|"]
-    for tool, title in QUANTIZERS.items():
-        cells = [cell for result in found.values() for cell in int8_cells(result["tools"].get(tool))]
-        rows.append(f"| {title} | " + " | ".join(cells) + " |")
-    return rows
+    found = {
+        subject: json.loads(file.read_text())["result"]["tools"] for subject, file in files.items() if file.is_file()
+    }
+    head = [" | ".join(INT8_SUBJECTS[subject] for subject in found) + " |", "|---" * (1 + len(found)) + "|"]
+    rows = []
+    for title, cell in (("mean KL, 0.001 nats", divergence_cell), ("points of top-1 lost", lost_cell)):
+        rows += [f"| {title} | {head[0]}", head[1]]
+        for tool, name in QUANTIZERS.items():
+            cells = [cell(tools[tool]) if tool in tools else "–" for tools in found.values()]
+            rows.append(f"| {name} | " + " | ".join(cells) + " |")
+        rows.append("")
+    return rows[:-1]
 
 
-def int8_cells(row: dict[str, Any] | None) -> tuple[str, str]:
-    """Points lost and KL of one tool on one network, with their intervals."""
-    if row is None:
-        return "–", "–"
-    lost, kl = row["drop_points"], row["kl_nats"]
-    return (
-        f"{lost['value']:.2f} ({lost['low']:.2f} to {lost['high']:.2f})",
-        f"{1e3 * kl['value']:.2f} ({1e3 * kl['low']:.2f}–{1e3 * kl['high']:.2f})",
-    )
+def divergence_cell(row: dict[str, Any]) -> str:
+    """A tool's mean KL divergence on one network, with its interval."""
+    kl = row["kl_nats"]
+    return f"{1e3 * kl['value']:.2f} ({1e3 * kl['low']:.2f}–{1e3 * kl['high']:.2f})"
+
+
+def lost_cell(row: dict[str, Any]) -> str:
+    """What a tool loses on one network, with the interval of the paired difference."""
+    lost = row["drop_points"]
+    return f"{lost['value']:.2f} ({lost['low']:.2f} to {lost['high']:.2f})"
 
 
 RUNTIME_TITLES = {

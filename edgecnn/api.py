@@ -11,7 +11,7 @@ from edgecnn.bundle import Bundle, find_bundles, open_bundle, stages
 from edgecnn.errors import UsageError
 from edgecnn.pipeline import inference
 from edgecnn.pipeline.benchmarking import Effort, benchmark_bundle, benchmark_file
-from edgecnn.pipeline.compressing import refuse_int8
+from edgecnn.pipeline.compressing import refuse_quantized
 from edgecnn.pipeline.context import Context
 from edgecnn.pipeline.explaining import Explanation, explain
 from edgecnn.pipeline.exporting import Exported
@@ -50,6 +50,7 @@ def compress_recipe(
     *,
     prune: float | None = None,
     quantize: str | None = None,
+    scheme: str | None = None,
     round_to: int = 8,
     recovery: Training | None = None,
     calibration: dict[str, Any] | None = None,
@@ -58,20 +59,24 @@ def compress_recipe(
 ) -> Recipe:
     """The recipe that one compress verb means, resolved against the run that ``parent`` is in.
 
-    Raises ``UsageError`` when there is nothing to do or the parent is int8 already.
+    ``quantize`` names a scheme of precision; ``scheme`` says which one more exactly, where ``quantize`` is "int8".
+    Raises ``UsageError`` when there is nothing to do or the parent is quantized already.
     """
+    if scheme is not None and quantize not in (None, "int8", scheme):
+        raise UsageError(f"--quantize {quantize} and --scheme {scheme} are two schemes", hint="give one of them")
+    scheme = scheme or quantize
     steps: list[dict[str, Any]] = []
     if prune is not None:
         heal = None if recovery is None else recovery.model_dump(mode="json")
         steps.append({"kind": "prune", "ratio": prune, "round_to": round_to, "recovery": heal, "seed": seed})
-    if quantize is not None:
+    if scheme is not None:
         taught = {} if qat is None else {"qat": qat.model_dump(mode="json")}
-        steps.append({"kind": "quantize", "precision": quantize, "seed": seed, **(calibration or {}), **taught})
+        steps.append({"kind": "quantize", "scheme": scheme, "seed": seed, **(calibration or {}), **taught})
     elif qat is not None:
         raise UsageError("quantization-aware training needs numbers to start from", hint="add --quantize int8")
     if not steps:
         raise UsageError("nothing to do", hint="say what: --prune 0.3, --quantize int8, or both")
-    refuse_int8(parent, "compressed further")
+    refuse_quantized(parent, "compressed further")
     facts = parent.manifest.data
     raw = {"name": parent.title, "data": facts["source"], "data_seed": facts["seed"], "steps": steps}
     return parse(raw, "compress").resolved({parent.name: "float"})
@@ -80,8 +85,8 @@ def compress_recipe(
 def compress(path: str | Path, *, context: Context | None = None, **settings: Any) -> Bundle:
     """Prune and/or quantize a float bundle (or a run's ``float`` stage); returns the last bundle written.
 
-    ``settings``: ``prune`` (fraction of channels), ``quantize="int8"``, ``round_to``, ``recovery``, ``calibration``,
-    ``qat``, ``seed``.
+    ``settings``: ``prune`` (fraction of channels), ``quantize="int8"`` (or another scheme), ``round_to``, ``recovery``,
+    ``calibration``, ``qat``, ``seed``.
     """
     parent = open_bundle(Path(path))
     recipe = compress_recipe(parent, **{"recovery": PruneStep().recovery, **settings})
@@ -97,14 +102,19 @@ def _last_output(recipe: Recipe) -> str:
 
 def export(
     path: str | Path,
-    formats: Sequence[Format | str] = catalog.DEFAULT_FORMATS,
+    formats: Sequence[Format | str] | None = None,
     *,
     verify: bool = True,
     force: bool = False,
     context: Context | None = None,
 ) -> list[Exported]:
-    """Render a bundle, or every bundle of a run, into files; each passes the parity gate before it appears."""
-    chosen = tuple(Format(name) for name in formats if catalog.row(catalog.FORMATS, name, "format"))
+    """Render a bundle, or every bundle of a run, into files; each passes the parity gate before it appears.
+
+    ``formats``: by default all that a bundle's precision has a form in. Raises ``UsageError`` for one it has not.
+    """
+    chosen = None
+    if formats is not None:
+        chosen = tuple(Format(name) for name in formats if catalog.row(catalog.FORMATS, name, "format"))
     found: list[Exported] = []
     for bundle in find_bundles(Path(path)):
         found += export_bundle(context or Context(Path(path)), bundle, chosen, verify=verify, force=force)

@@ -212,9 +212,10 @@ def find_bundles(path: Path) -> list[Bundle]:
 
 
 def stages(run: Path) -> dict[str, str]:
-    """The bundles that are in a run's folder: name -> "float" or "int8", as ``Recipe.resolved`` wants it."""
+    """The bundles that are in a run's folder: name -> "float" or a scheme, as ``Recipe.resolved`` wants it."""
     found = find_bundles(run) if any(run.glob(f"*/{MANIFEST}")) else []
-    return {bundle.name: "int8" if bundle.manifest.precision == Precision.INT8 else "float" for bundle in found}
+    kinds = {bundle.name: bundle.manifest.precision for bundle in found}
+    return {name: "float" if kind == Precision.FP32 else kind for name, kind in kinds.items()}
 
 
 def existing(path: Path, wanted: str) -> Bundle | None:

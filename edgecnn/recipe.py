@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from edgecnn import yaml_text
+from edgecnn import schemes, yaml_text
 from edgecnn.errors import UsageError
+from edgecnn.spec import Scheme
 from edgecnn.steps import (
     STEPS,
     BenchmarkStep,
@@ -50,11 +51,12 @@ class Recipe(Settings):
     def resolved(self, existing: Mapping[str, str] | None = None) -> Recipe:
         """The recipe with every ``input`` and ``output`` written out.
 
-        ``existing`` are bundles already in the run: name -> "float" or "int8"; one alone is what the first step reads
+        ``existing`` are bundles already in the run: name -> "float" or a scheme; one alone is what the first step reads
         by default. Raises ``UsageError`` when a step reads a bundle that no earlier step writes, or one of the wrong
-        precision, or writes one twice.
+        precision, or writes one twice, or a file is asked for that a bundle's precision cannot be written in.
         """
         made = dict(existing or {})
+        groups: dict[str, int] = {}
         written: set[str] = set()
         last = next(iter(made)) if len(made) == 1 else None
         steps: list[Any] = []
@@ -64,7 +66,8 @@ class Recipe(Settings):
             if isinstance(step, PruneStep | QuantizeStep):
                 changes["input"] = step.input or last
                 _check_input(where, changes["input"], made, step.consumes)
-                changes["output"] = step.output or default_output(step.kind, changes["input"])
+                word = step.scheme.value if isinstance(step, QuantizeStep) else "pruned"
+                changes["output"] = step.output or default_output(word, changes["input"])
             elif isinstance(step, ExportStep | BenchmarkStep) and step.input is not None:
                 _check_input(where, step.input, made, step.consumes)
             elif not isinstance(step, TrainStep) and not made:
@@ -74,7 +77,12 @@ class Recipe(Settings):
                 if last in written:
                     raise UsageError(f"{where} writes {last!r} a second time", hint="give it another output")
                 written.add(last)
-                made[last] = "int8" if isinstance(step, QuantizeStep) else "float"
+                made[last] = step.scheme.value if isinstance(step, QuantizeStep) else "float"
+            if isinstance(step, QuantizeStep):
+                _check_scheme(where, step)
+                groups[str(last)] = step.weight_group
+            if isinstance(step, ExportStep):
+                _check_formats(step, made, groups)
             steps.append(step.model_copy(update=changes))
         return self.model_copy(update={"steps": tuple(steps)})
 
@@ -95,9 +103,25 @@ def _check_input(where: str, source: str | None, made: Mapping[str, str], consum
         )
 
 
-def default_output(kind: str, source: str) -> str:
+def _check_scheme(where: str, step: QuantizeStep) -> None:
+    """Raise ``UsageError`` for settings that a scheme cannot have."""
+    if step.qat is not None and step.scheme is not Scheme.INT8:
+        raise UsageError(
+            f"{where} trains quantized numbers (qat), which is for int8; the scheme is {step.scheme}",
+            hint="leave qat out, or take the scheme int8",
+        )
+
+
+def _check_formats(step: ExportStep, made: Mapping[str, str], groups: Mapping[str, int]) -> None:
+    """Raise ``UsageError`` where a format is asked for that a bundle's precision cannot be written in."""
+    for name, kind in made.items():
+        if kind != "float" and step.input in (None, name):
+            for format in step.formats or ():
+                schemes.check(Scheme(kind), format, groups.get(name, 0), who=repr(name))
+
+
+def default_output(word: str, source: str) -> str:
     """The stage's name: ``pruned`` after ``float``, ``pruned-int8`` after ``pruned``, and so on."""
-    word = {"prune": "pruned", "quantize": "int8"}[kind]
     return word if source == "float" else f"{source}-{word}"
 
 

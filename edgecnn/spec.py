@@ -48,11 +48,32 @@ class Format(StrEnum):
     PTE = "pte"
 
 
+class Scheme(StrEnum):
+    """How a float network is written in fewer bits; ``edgecnn.schemes`` says which files and engines can have which.
+
+    ``int8``: int8 weights per output channel, int8 activations per tensor, integers throughout.
+    ``int8-weights``: int8 weights per output channel, everything computed in float32.
+    ``int8-dynamic``: these weights, and activations quantized while it runs, picture by picture.
+    ``int4-weights``: 4-bit weights with a scale for each group of inputs, everything computed in float32.
+    ``fp16``: weights in float16, computed in float32 or, where the hardware has it, in float16.
+    """
+
+    INT8 = "int8"
+    INT8_WEIGHTS = "int8-weights"
+    INT8_DYNAMIC = "int8-dynamic"
+    INT4_WEIGHTS = "int4-weights"
+    FP16 = "fp16"
+
+
 class Precision(StrEnum):
-    """The arithmetic a network is meant to run in."""
+    """What a network's numbers are: float32 as trained, or one of the schemes, by the same word."""
 
     FP32 = "fp32"
     INT8 = "int8"
+    INT8_WEIGHTS = "int8-weights"
+    INT8_DYNAMIC = "int8-dynamic"
+    INT4_WEIGHTS = "int4-weights"
+    FP16 = "fp16"
 
 
 class Runtime(StrEnum):

@@ -1,7 +1,7 @@
 """The steps a recipe is made of: each verb's settings, typed, strict, immutable.
 
-``consumes`` and ``produces`` say which kind of bundle (``float`` or ``int8``) a step reads and writes; ``output`` names
-the bundle it writes inside the run, ``input`` the one it reads (default: the bundle written last).
+``consumes`` says which kinds of bundle (``float``, or a scheme of precision) a step reads; ``output`` names the bundle
+it writes inside the run, ``input`` the one it reads (default: the bundle written last).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgecnn import transforms
-from edgecnn.spec import Format, Runtime, Task
+from edgecnn.spec import Format, Runtime, Scheme, Task
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -126,7 +126,6 @@ class TrainStep(Training):
     mlflow: bool | None = None
 
     consumes: ClassVar[tuple[str, ...]] = ()
-    produces: ClassVar[str | None] = "float"
 
 
 class PruneStep(Settings):
@@ -143,7 +142,6 @@ class PruneStep(Settings):
     threads: Positive | None = None
 
     consumes: ClassVar[tuple[str, ...]] = ("float",)
-    produces: ClassVar[str | None] = "float"
 
 
 class QatTraining(Training):
@@ -163,17 +161,19 @@ class QatTraining(Training):
 
 
 class QuantizeStep(Settings):
-    """int8: weights per channel, activations per tensor, numbers decided once for every format.
+    """Fewer bits by a ``scheme``: numbers decided once for every format.
 
     They are decided after training, on calibration pictures; ``repair`` equalizes channels and rounds weights by what
-    they meet; ``qat`` trains the numbers further. ``max_drop``: percentage points of accuracy that may be lost on the
+    they meet; ``qat`` trains the numbers further (``int8`` only). ``weight_group``: of 4-bit weights so many neighbours
+    share a scale, 0: all of an output channel. ``max_drop``: percentage points of accuracy that may be lost on the
     validation pictures before the step says that the numbers are not good enough.
     """
 
     kind: Literal["quantize"] = "quantize"
     input: Name | None = None
     output: Name | None = None
-    precision: Literal["int8"] = "int8"
+    scheme: Scheme = Scheme.INT8
+    weight_group: Annotated[int, Field(ge=0)] = 32
     calibration_images: Positive = 512
     calibration_method: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
     repair: bool = True
@@ -185,22 +185,21 @@ class QuantizeStep(Settings):
     threads: Positive | None = None
 
     consumes: ClassVar[tuple[str, ...]] = ("float",)
-    produces: ClassVar[str | None] = "int8"
 
 
 class ExportStep(Settings):
-    """Render files from bundles (all of the run when ``input`` is not given) and verify them unless told not to."""
+    """Render files from bundles (all of the run when ``input`` is not given) and verify them unless told not to.
+
+    ``formats``: what every one of these bundles must be written in; ``None``: whatever its precision has a form for.
+    """
 
     kind: Literal["export"] = "export"
     input: Name | None = None
-    formats: tuple[Literal[Format.ONNX, Format.TFLITE, Format.PTE], ...] = Field(
-        (Format.ONNX, Format.TFLITE), min_length=1
-    )
+    formats: Annotated[tuple[Literal[Format.ONNX, Format.TFLITE, Format.PTE], ...], Field(min_length=1)] | None = None
     verify: bool = True
     force: bool = False
 
-    consumes: ClassVar[tuple[str, ...]] = ("float", "int8")
-    produces: ClassVar[str | None] = None
+    consumes: ClassVar[tuple[str, ...]] = ("float", *Scheme)
 
 
 class BenchmarkStep(Settings):
@@ -213,8 +212,7 @@ class BenchmarkStep(Settings):
     restarts: Positive = 5
     budget_s: Rate = 30.0
 
-    consumes: ClassVar[tuple[str, ...]] = ("float", "int8")
-    produces: ClassVar[str | None] = None
+    consumes: ClassVar[tuple[str, ...]] = ("float", *Scheme)
 
 
 class ReportStep(Settings):
@@ -222,8 +220,7 @@ class ReportStep(Settings):
 
     kind: Literal["report"] = "report"
 
-    consumes: ClassVar[tuple[str, ...]] = ("float", "int8")
-    produces: ClassVar[str | None] = None
+    consumes: ClassVar[tuple[str, ...]] = ("float", *Scheme)
 
 
 STEPS: tuple[type[Settings], ...] = (TrainStep, PruneStep, QuantizeStep, ExportStep, BenchmarkStep, ReportStep)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecnn import catalog
+from edgecnn import catalog, schemes
 
 if TYPE_CHECKING:
     from edgecnn.steps import QatTraining, Training
@@ -25,6 +25,7 @@ OPTIMIZATION = {
 }
 """Settings of a training that suited its network, and need not suit what is made of it."""
 SOURCE = "A folder (train/ val/ test/ or class folders), a .csv, .parquet or datasets folder, digits, torchvision:NAME."
+SCHEME = f"Fewer bits how: {'; '.join(f'{name} ({row.about})' for name, row in schemes.SCHEMES.items())}."
 MODEL = f"{', '.join(catalog.MODELS)} or timm:NAME, torchvision:NAME."
 
 
@@ -78,7 +79,10 @@ def train(
 def compress(
     bundle: Annotated[Path, typer.Argument(help="A float bundle, or a run (its float stage is taken).")],
     prune: Annotated[float | None, typer.Option(help="Fraction of channels to remove, e.g. 0.3.")] = None,
-    quantize: Annotated[str | None, typer.Option(metavar="int8", help="Quantize after training (and pruning).")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(metavar="int8|fp16|...", help="Quantize after training (and pruning), by this scheme.")
+    ] = None,
+    scheme: Annotated[str | None, typer.Option(metavar="NAME", help=SCHEME)] = None,
     round_to: Annotated[int, typer.Option(min=1, help="Pruned channel counts are multiples of this.")] = 8,
     recovery_epochs: Annotated[int, typer.Option(min=0, help="Training after pruning; 0: none.")] = 5,
     recovery_lr: Annotated[float, typer.Option(help="Highest learning rate of it.")] = 0.02,
@@ -98,7 +102,7 @@ def compress(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=STEP_SET)] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Prune and/or quantize a float bundle into new bundles beside it: pruned, int8, pruned-int8."""
+    """Prune and/or quantize a float bundle into new bundles beside it: pruned, int8, pruned-int8, fp16, ..."""
     from edgecnn import api
     from edgecnn import recipe as recipes
     from edgecnn.bundle import open_bundle
@@ -113,6 +117,7 @@ def compress(
         parent,
         prune=prune,
         quantize=quantize,
+        scheme=scheme,
         round_to=round_to,
         recovery=recovery,
         calibration={
@@ -159,8 +164,7 @@ def qat_of(config: dict[str, Any], epochs: int, lr: float) -> QatTraining:
 def export(
     bundle: Annotated[Path, typer.Argument(help="A bundle, or a run: all its bundles.")],
     format: Annotated[
-        list[str] | None,
-        typer.Option(metavar="onnx|tflite|pte", help="May be given twice (default: onnx and tflite)."),
+        list[str] | None, typer.Option(metavar="onnx|tflite|pte", help="May be given twice (default: onnx, tflite).")
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare each file with the bundle before it is kept.")] = True,
     force: Annotated[
@@ -170,12 +174,9 @@ def export(
 ) -> None:
     """Render a bundle into files; each takes uint8 pictures and has passed the parity gate."""
     from edgecnn import api
-    from edgecnn.catalog import DEFAULT_FORMATS
     from edgecnn.cli.progress import context
 
-    for made in api.export(
-        bundle, format or DEFAULT_FORMATS, verify=verify, force=force, context=context(bundle, data)
-    ):
+    for made in api.export(bundle, format or None, verify=verify, force=force, context=context(bundle, data)):
         print(made.file)
 
 

@@ -21,7 +21,11 @@ What is added to the paper:
   with columns of unequal weights.
 * **Shift** (the paper's section 4.2, high-bias absorption, without its condition): where no activation and no padding
   is in the way, the mean of every channel is moved from the bias of the layer before into the bias of the layer behind:
-  ``W2 (x + mu) + b2 = W2 x + (b2 + W2 mu)``. Means add up along a residual stream, so the shifts of its tensors agree.
+  ``W2 (x + mu) + b2 = W2 x + (b2 + W2 mu)``. Shifts add up along a residual stream.
+* **Hard-swish** does not commute with a factor either; where channels are very unequal it gets a gate per channel,
+  which takes the factor up (:mod:`~edgecnn.compress.gates`).
+* **Concatenations, slices, shuffles** hand channels on to other places: what shares an ``s`` are channels, not tensors
+  (:mod:`~edgecnn.compress.channel_ties`). ShuffleNetV2's stages are equalized through all of them.
 
 The float network computes the same before and after but for rounding, and beyond relu6's margin.
 MCUNet-320kB at 176 px, 256 ImageNet photos to calibrate, 488 others to compare: mean KL divergence to the float network
@@ -38,18 +42,18 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from edgecnn.compress.channel_ties import WEIGHTED, ChannelTies, channel_ties, handed_on, passes_on, sharing_numbers
+from edgecnn.compress.gates import by_channel, uneven
 from edgecnn.compress.observer import ChannelRange
-from edgecnn.graph.ir import Array, Graph, Node, Op
-from edgecnn.graph.ties import Ties
+from edgecnn.graph.ir import Array, Graph, Node
 
-SHIFTABLE = {Op.ADD, Op.MEAN, Op.FLATTEN, Op.AVG_POOL}  # commute with a factor and with a shift
-SCALABLE = SHIFTABLE | {Op.CLAMP, Op.MAX_POOL, Op.PAD}  # commute with a positive factor
-WEIGHTED = (Op.CONV, Op.LINEAR)
 CLAMP_MARGIN = 1.05
 CLAMP_SHARE = 0.7  # exponent of s where a clamp has an upper end
 FILE_NAME = "equalization.safetensors"
 PARTS = ("scale", "shift")
 SMALLEST = 1e-3  # of s: a nearly dead channel is not blown up without end
+SMALLEST_RANGE = float(np.finfo(np.float32).tiny)
+A_GATE = ChannelRange(np.zeros(1), np.ones(1), np.zeros(1))
 
 Vector = NDArray[np.float64]
 
@@ -62,25 +66,33 @@ class Change:
     shift: Vector
 
 
-@dataclass(frozen=True)
-class Stream:
-    """Tensors that must share one ``scale`` because element-wise operators tie them together."""
-
-    members: tuple[str, ...]
-    shiftable: bool
-    top: float | None  # upper end of a clamp among them
-
-
 def equalize(graph: Graph, ranges: Mapping[str, ChannelRange]) -> dict[str, Change]:
     """The changes that equalize the channels of the float ``graph``; ``ranges`` as observed on the same graph."""
-    changes: dict[str, Change] = {}
-    for stream in streams(graph):
-        changes |= _equalized(stream, ranges)
-    return changes
+    graph = by_channel(graph, uneven(graph, ranges))
+    ties = channel_ties(graph)
+    ranges = dict.fromkeys(ties.of, A_GATE) | dict(ranges)  # gates of these are new, and have no factor
+    shifts = _shifts(graph, ties, ranges)
+    largest = {name: _largest(ranges[name], shift) for name, shift in shifts.items()}
+    share, reached = np.zeros(len(ties.fixed)), np.zeros(len(ties.fixed))
+    for group in sharing_numbers(graph):
+        whole = max(SMALLEST_RANGE, *(float(largest[name].max()) for name in group))
+        for name in group:
+            np.maximum.at(share, ties.of[name], largest[name] / whole)
+            np.maximum.at(reached, ties.of[name], ranges[name].high)
+    stretched = np.minimum(1.0, CLAMP_MARGIN * reached / ties.top) ** CLAMP_SHARE
+    scale = np.where(np.isinf(ties.top), share, stretched)
+    scale = np.where((scale > 0) & ~ties.fixed, np.maximum(scale, SMALLEST), 1.0)  # a dead channel keeps its weights
+    return {
+        name: Change(scale[classes], shifts[name]) for name, classes in ties.of.items() if not ties.fixed[classes].all()
+    }
 
 
 def rewrite(graph: Graph, changes: Mapping[str, Change]) -> Graph:
-    """The float ``graph`` with the given tensors rewritten and the weights around them adapted: the same function."""
+    """The float ``graph`` with the given tensors rewritten and the weights around them adapted: the same function.
+
+    A hard-swish that is rewritten gets a gate per channel (:mod:`~edgecnn.compress.gates`).
+    """
+    graph = by_channel(graph, changes)
     weights = dict(graph.weights)
     for node in graph.nodes:
         if node.op not in WEIGHTED:
@@ -112,50 +124,22 @@ def load(folder: Path) -> dict[str, Change]:
     return {name: Change(*(parts[f"{name}.{key}"] for key in PARTS)) for name in sorted(names)}
 
 
-def streams(graph: Graph) -> list[Stream]:
-    """What may be rescaled: everything between layers with weights, unless an operator fixes its scale."""
-    tied = Ties(graph)
-    fixed, unshiftable = {graph.input.name, graph.output}, set[str]()
-    tops: dict[str, float] = {}
-    for node in graph.nodes[1:]:
-        low, high = node.attrs.get("clamp") or (None, None)
-        if (low, high) != (None, None):
-            unshiftable.add(node.name)
-            fixed |= {node.name} if low != 0 or high == 1 else set()  # [0, 1] is a gate, whose numbers are known
-            tops |= {} if high is None else {node.name: high}
+def _shifts(graph: Graph, ties: ChannelTies, ranges: Mapping[str, ChannelRange]) -> dict[str, Vector]:
+    """What is taken off each channel of each tensor: a layer's own means, where they can be; handed on from there."""
+    shifts: dict[str, Vector] = {}
+    for node in graph.nodes:
         if node.op in WEIGHTED:
-            unshiftable |= {node.inputs[0]} if any(node.attrs.get("padding", ())) else set()
-        elif node.op in SCALABLE and _keeps_channels(graph, node):
-            tied.join(node.name, node.inputs)
-            unshiftable |= set() if node.op in SHIFTABLE else {node.name}
-        elif node.op is Op.MUL and _is_gate(graph, node):
-            tied.join(node.name, node.inputs[:1])
-            unshiftable.add(node.name)
-            fixed.add(node.inputs[1])
+            shifts[node.name] = np.where(ties.shiftable[ties.of[node.name]], ranges[node.name].mean, 0.0)
+        elif passes_on(graph, node):
+            shifts[node.name] = np.sum(handed_on(graph, node, shifts), 0)
         else:
-            fixed |= {node.name, *node.inputs}
-    return [
-        Stream(members, not unshiftable & set(members), min((tops[m] for m in members if m in tops), default=None))
-        for members in tied.groups()
-        if not fixed & set(members)
-    ]
+            shifts[node.name] = np.zeros(node.shape[0])
+    return shifts
 
 
-def _equalized(stream: Stream, ranges: Mapping[str, ChannelRange]) -> dict[str, Change]:
-    zero = np.zeros(len(ranges[stream.members[0]].mean))
-    shifts = {name: ranges[name].mean if stream.shiftable else zero for name in stream.members}
-    if stream.top is None:
-        shares = []
-        for name in stream.members:
-            seen = ranges[name]
-            largest = np.maximum(np.abs(seen.low - shifts[name]), np.abs(seen.high - shifts[name]))
-            shares.append(largest / max(float(largest.max()), np.finfo(np.float32).tiny))
-        scale = np.max(shares, 0)
-    else:
-        reached = np.max([ranges[name].high for name in stream.members], 0)
-        scale = np.minimum(1.0, CLAMP_MARGIN * np.maximum(reached, 0) / stream.top) ** CLAMP_SHARE
-    scale = np.where(scale > 0, np.maximum(scale, SMALLEST), 1.0)  # a dead channel keeps its weights
-    return {name: Change(scale, shifts[name]) for name in stream.members}
+def _largest(seen: ChannelRange, shift: Vector) -> Vector:
+    """The largest magnitude of each channel once ``shift`` is taken off."""
+    return np.maximum(np.abs(seen.low - shift), np.abs(seen.high - shift))
 
 
 def _columns(node: Node, weight: Array, values: Vector) -> Array:
@@ -169,14 +153,3 @@ def _columns(node: Node, weight: Array, values: Vector) -> Array:
 def _total(products: Array) -> Array:
     total: Array = products.reshape(len(products), -1).sum(1)
     return total
-
-
-def _keeps_channels(graph: Graph, node: Node) -> bool:
-    """Whether element i of the result belongs to channel i: not so where a map is flattened."""
-    return node.op is not Op.FLATTEN or graph.node(node.inputs[0]).shape[1:] == (1, 1)
-
-
-def _is_gate(graph: Graph, node: Node) -> bool:
-    """Whether the second factor is one number per channel of the first, as in squeeze-and-excite."""
-    first, second = (graph.node(name).shape for name in node.inputs)
-    return len(second) == 3 and second[1:] == (1, 1) and first[1:] != (1, 1)

@@ -1,7 +1,8 @@
-"""Post-training quantization: from a float graph and pictures to int8 numbers, each stage timed.
+"""Post-training quantization: from a float graph and pictures to numbers of fewer bits, each stage timed.
 
 Two passes over the pictures: the first sees the channels' ranges, from which they are equalized; the second sees the
-ranges of the equalized tensors and what the layers' weights meet, from which the weights are rounded.
+ranges of the equalized tensors and what the layers' weights meet, from which the weights are rounded. Where only
+weights are stored in fewer bits, one pass sees what they meet.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from edgecnn.compress.calibrate import Calibration, Pixels, channel_ranges, measured
+from edgecnn.compress.calibrate import Calibration, Pixels, channel_ranges, measured, watch
 from edgecnn.compress.equalize import Change, equalize, rewrite
 from edgecnn.compress.quantize import Gating, quantize
 from edgecnn.compress.ranges import Method
 from edgecnn.compress.rounding import InputMoments, rounded
+from edgecnn.compress.weight_only import narrowed
 from edgecnn.graph.ir import Graph
+from edgecnn.spec import Scheme
 
 Pictures = Callable[[], Iterable[Pixels]]
 """Gives the calibration pictures in batches (N, H, W, C) uint8, from the start each time it is called."""
@@ -25,24 +28,25 @@ Pictures = Callable[[], Iterable[Pixels]]
 class Quantized:
     """What came out.
 
-    ``graph``: the int8 numbers. ``changes``: how the float graph's tensors were rewritten before (none for plain
-    quantization). ``calibration``: the ranges, and how many pictures were enough. ``seconds`` by stage.
+    ``graph``: the numbers. ``changes``: how the float graph's tensors were rewritten before (none for plain
+    quantization). ``calibration``: the ranges, and how many pictures were enough; ``None`` where activations have no
+    ranges. ``seconds`` by stage.
     """
 
     graph: Graph
     changes: dict[str, Change]
-    calibration: Calibration
+    calibration: Calibration | None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 def plain(graph: Graph, pictures: Pictures, method: Method = "minmax", hard_swish: Gating = "decompose") -> Quantized:
     """Ranges as observed, weights to nearest. Raises as ``calibrate`` and ``quantize``."""
-    watch = _Stopwatch()
+    clock = _Stopwatch()
     calibration = measured(graph, pictures(), method)
-    watch.lap("calibrate")
+    clock.lap("calibrate")
     numbers = quantize(graph, calibration.ranges, hard_swish=hard_swish)
-    watch.lap("quantize")
-    return Quantized(numbers, {}, calibration, watch.seconds)
+    clock.lap("quantize")
+    return Quantized(numbers, {}, calibration, clock.seconds)
 
 
 def plain_and_repaired(
@@ -54,22 +58,43 @@ def plain_and_repaired(
     (:mod:`~edgecnn.compress.rounding`). Plain, to compare with: minimum and maximum of what the first pass looked at.
     Raises as ``plain``.
     """
-    watch = _Stopwatch()
+    clock = _Stopwatch()
     seen = channel_ranges(graph, pictures())
     ranges = {name: (float(each.low.min()), float(each.high.max())) for name, each in seen.items()}
     untouched = quantize(graph, ranges, hard_swish=hard_swish)
-    watch.lap("first pass")
-    first = dict(watch.seconds)
+    clock.lap("first pass")
+    first = dict(clock.seconds)
     changes = equalize(graph, seen)
     graph = rewrite(graph, changes)
     moments = InputMoments(graph)
     calibration = measured(graph, pictures(), method, moments.see)
-    watch.lap("second pass")
+    clock.lap("second pass")
     numbers = quantize(graph, calibration.ranges, hard_swish=hard_swish)
     numbers = rounded(graph, numbers, moments.matrices())
-    watch.lap("round")
+    clock.lap("round")
     compared = Quantized(untouched, {}, Calibration(ranges, calibration.pictures, None), first)
-    return compared, Quantized(numbers, changes, calibration, watch.seconds)
+    return compared, Quantized(numbers, changes, calibration, clock.seconds)
+
+
+def weights_only(
+    graph: Graph, pictures: Pictures, scheme: Scheme, group: int = 0, *, repair: bool = True
+) -> tuple[Quantized, ...]:
+    """Weights in fewer bits: plain, and, where that is more than float16's rounding, repaired.
+
+    Repaired: rounded by second order (:mod:`~edgecnn.compress.rounding`). Raises as ``weight_only.narrowed``.
+    """
+    clock = _Stopwatch()
+    numbers = narrowed(graph, scheme, group)
+    clock.lap("round")
+    plain = Quantized(numbers, {}, None, dict(clock.seconds))
+    if not repair or scheme is Scheme.FP16:
+        return (plain,)
+    moments = InputMoments(graph)
+    watch(graph, pictures(), moments.see)
+    clock.lap("pass")
+    numbers = rounded(graph, numbers, moments.matrices())
+    clock.lap("round again")
+    return plain, Quantized(numbers, {}, None, clock.seconds)
 
 
 class _Stopwatch:

@@ -20,6 +20,7 @@ Gating = Literal["decompose", "native"]
 WEIGHT_MAX = 127  # symmetric: -128 is not used, so negating a weight is always possible
 LEVELS = INT8[1] - INT8[0]
 BIAS_MAX = 2**30  # leaves the int32 accumulator room for the products
+BIAS_LIMITS = (-(2**31), 2**31 - 1)  # int32
 FINEST_STEP = 2.0**-24  # smallest multiplier from accumulator to output: XNNPACK refuses below 2^-32
 SHARING = (Op.FLATTEN, Op.MAX_POOL, Op.PAD, Op.AVG_POOL, Op.SLICE, Op.SHUFFLE)  # output has the numbers of the input
 UNIT = QParams(float(np.float32(1 / LEVELS)), INT8[0])  # [0, 1]
@@ -100,7 +101,7 @@ def quantize_layer(weight: Array, bias: Array, source: QParams, target: QParams)
     column = scale.astype(np.float64).reshape(-1, *([1] * (weight.ndim - 1)))
     integers = np.clip(np.rint(weight / column), -WEIGHT_MAX, WEIGHT_MAX).astype(np.int8)
     offsets = np.rint(bias.astype(np.float64) / (scale.astype(np.float64) * source.scale))
-    return LayerNumbers(integers, np.clip(offsets, -(2**31), 2**31 - 1).astype(np.int32), scale)
+    return LayerNumbers(integers, np.clip(offsets, *BIAS_LIMITS).astype(np.int32), scale)
 
 
 def input_qparams(node: Node) -> QParams:

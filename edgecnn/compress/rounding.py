@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from edgecnn.compress.quantize import WEIGHT_MAX, LayerNumbers
 from edgecnn.graph.ir import Array, Graph, Node, Op
 from edgecnn.graph.real import pad_zeros
+from edgecnn.graph.weights import INT4_MAX, is_int4
 
 POSITIONS = 16  # of a map per picture: places where what the weights meet is looked at
 LARGEST = 5000  # inputs of one output: beyond, H would take 100 MB and the layer is rounded to nearest
@@ -76,32 +77,42 @@ def rounded(graph: Graph, quantized: Graph, moments: Mapping[str, Tensor]) -> Gr
     """The ``quantized`` graph with the weights and biases of the float ``graph`` rounded by second order.
 
     ``moments`` by layer, of what the float graph's layers meet; a layer without stays as it is. The same scales.
+    Where only weights are stored in fewer bits the bias stays real.
     """
     weights = dict(quantized.weights)
     for name, matrix in moments.items():
         weight, bias = f"{name}.weight", f"{name}.bias"
         was = LayerNumbers(weights[weight], weights[bias], quantized.weight_scales[name])
-        source = quantized.qparams[graph.node(name).inputs[0]].scale
-        numbers = round_weights(was, graph.weights[weight], graph.weights[bias], matrix, source)
+        source = quantized.qparams[graph.node(name).inputs[0]].scale if quantized.quantized else None
+        largest = INT4_MAX if is_int4(quantized, name) else WEIGHT_MAX
+        numbers = round_weights(was, graph.weights[weight], graph.weights[bias], matrix, source, largest)
         weights |= {weight: numbers.weight, bias: numbers.bias}
     return replace(quantized, weights=weights)
 
 
 def round_weights(
-    numbers: LayerNumbers, weight: Array, bias: Array, moments: Tensor, source_scale: float
+    numbers: LayerNumbers,
+    weight: Array,
+    bias: Array,
+    moments: Tensor,
+    source_scale: float | None,
+    largest: int = WEIGHT_MAX,
 ) -> LayerNumbers:
     """The layer's integers by second-order rounding, at the scales of ``numbers``.
 
     Args:
-        numbers: the layer as rounded to nearest; its scales are kept.
+        numbers: the layer as rounded to nearest; its scales, (O,) or (O, G), are kept.
         weight: real (O, I / groups, ...); ``bias`` (O,).
         moments: (groups, D + 1, D + 1), from ``InputMoments.matrices``.
-        source_scale: of the layer's input: the bias has steps of ``source_scale * scale[channel]``.
+        source_scale: of the layer's input: the bias has steps of ``source_scale * scale[channel]``. ``None``: it is
+            real, and takes up all of the mean.
+        largest: integers lie in [-largest, largest].
     """
     groups, size = moments.shape[:2]
     rows = torch.from_numpy(weight).double().reshape(groups, -1, size - 1)
     offsets = torch.from_numpy(bias).double().reshape(groups, -1, 1)
-    scale = torch.from_numpy(numbers.scale).double().reshape(groups, -1, 1)
+    steps = torch.from_numpy(numbers.scale).double().reshape(len(weight), -1)
+    steps = steps.repeat_interleave((size - 1) // steps.shape[1], 1).reshape(rows.shape)
     order = torch.cat(
         [
             torch.diagonal(moments, dim1=1, dim2=2)[:, :-1].argsort(1, descending=True),
@@ -111,35 +122,41 @@ def round_weights(
     )
     inverse = _inverse_factor(moments.double(), order)
     real = torch.cat([rows, offsets], 2).gather(2, order[:, None].expand(-1, rows.shape[1], -1))
-    steps = scale.expand(-1, -1, size).clone()
-    steps[:, :, -1] *= source_scale
-    limits = torch.full((size,), float(WEIGHT_MAX), dtype=torch.float64)
-    limits[-1] = 2.0**31 - 1
-    integers = _round_in_order(real, steps, limits, inverse)
-    placed = torch.empty_like(integers).scatter_(2, order[:, None].expand_as(integers), integers)
+    places = order[:, None, :-1].expand_as(rows)
+    integers, left = _round_in_order(real, steps.gather(2, places), largest, inverse)
+    placed = torch.empty_like(integers).scatter_(2, places, integers)
     return LayerNumbers(
-        placed[:, :, :-1].reshape(weight.shape).to(torch.int8).numpy(),
-        placed[:, :, -1].reshape(-1).to(torch.int32).numpy(),
-        numbers.scale,
+        placed.reshape(weight.shape).to(torch.int8).numpy(), _bias(left, numbers.scale, source_scale), numbers.scale
     )
 
 
-def _round_in_order(real: Tensor, steps: Tensor, limits: Tensor, factor: Tensor) -> Tensor:
-    """Integers (G, R, D + 1) for real values of that shape, the columns rounded from left to right."""
-    size = real.shape[2]
-    integers = torch.empty_like(real)
+def _bias(real: Tensor, scale: Array, source_scale: float | None) -> Array:
+    """Biases (O,) in steps of ``source_scale * scale``, int32, or real ones, float32."""
+    if source_scale is None:
+        return real.reshape(-1).float().numpy()
+    steps = np.rint(real.reshape(-1).numpy() / (scale.astype(np.float64) * source_scale))
+    return np.clip(steps, 1 - 2.0**31, 2.0**31 - 1).astype(np.int32)
+
+
+def _round_in_order(real: Tensor, steps: Tensor, largest: int, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers (G, R, D) for real weights, rounded from left to right, and what that makes of the bias (G, R).
+
+    ``real`` (G, R, D + 1) is used up; its last column is the bias. ``steps``: (G, R, D).
+    """
+    size = steps.shape[2]
+    integers = torch.empty_like(steps)
     for start in range(0, size, BLOCK):
         end = min(start + BLOCK, size)
         errors = torch.empty_like(real[:, :, start:end])
         for column in range(start, end):
             step = steps[:, :, column]
-            rounded = (real[:, :, column] / step).round().clamp(-limits[column], limits[column])
+            rounded = (real[:, :, column] / step).round().clamp(-largest, largest)
             integers[:, :, column] = rounded
             error = (real[:, :, column] - rounded * step) / factor[:, column, column, None]
             real[:, :, column:end] -= error[:, :, None] * factor[:, None, column, column:end]
             errors[:, :, column - start] = error
         real[:, :, end:] -= torch.bmm(errors, factor[:, start:end, end:])
-    return integers
+    return integers, real[:, :, -1]
 
 
 def _inverse_factor(moments: Tensor, order: Tensor) -> Tensor:

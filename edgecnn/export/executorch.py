@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from edgecnn.bundle import write_atomically
 from edgecnn.catalog import require
+from edgecnn.errors import ModelError
 from edgecnn.export.lowering import lower
 from edgecnn.export.numbers import integer_clamp
 from edgecnn.graph import real
@@ -42,8 +43,11 @@ INT8 = (-128, 127, torch.int8)
 def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
     """Write ``graph`` to ``path`` as an ExecuTorch program.
 
-    Input uint8 (1, H, W, C), output logits float32 (1, classes). Raises ``MissingPackageError`` without ExecuTorch.
+    Input uint8 (1, H, W, C), output logits float32 (1, classes). Raises ``ModelError`` for a float graph of narrowed
+    weights, ``MissingPackageError`` without ExecuTorch.
     """
+    if not graph.quantized and any(array.dtype != np.float32 for array in graph.weights.values()):
+        raise ModelError("the graph has narrowed weights and real activations", hint="write float32 or int8 as .pte")
     exir = require("executorch.exir", extra="executorch")
     partition = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", extra="executorch")
     channels, height, width = graph.input.shape

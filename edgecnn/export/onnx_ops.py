@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from edgecnn.export.numbers import integer_clamp
 from edgecnn.graph.ir import Array, Graph, Node, QParams
+from edgecnn.graph.weights import is_int4, pack_int4
 
 
 @dataclass
@@ -55,10 +56,10 @@ class ONNXWriter:
     def weight(self, node: Node) -> list[str]:
         """The float views of a node's weight and bias."""
         names = [f"{node.name}.weight", f"{node.name}.bias"]
+        if not self.graph.quantized:
+            return [self._stored(node, name) for name in names]
         for name in names:
             self.constant(name, self.graph.weights[name])
-        if not self.graph.quantized:
-            return names
         scales = self.graph.weight_scales[node.name].astype(np.float32)
         bias_scales = (scales.astype(np.float64) * self.graph.qparams[node.inputs[0]].scale).astype(np.float32)
         for name, scale, kind in zip(names, (scales, bias_scales), (np.int8, np.int32), strict=True):
@@ -69,6 +70,29 @@ class ONNXWriter:
                 axis=0,
             )
         return [f"{name}/real" for name in names]
+
+    def _stored(self, node: Node, name: str) -> str:
+        """The float32 view of a weight or bias of a network that is computed in real numbers.
+
+        Cast and Mul, not DequantizeLinear: see :mod:`edgecnn.export.onnx`.
+        """
+        value, scale = self.graph.weights[name], self.graph.weight_scales.get(node.name)
+        if value.dtype == np.float32:
+            return self.constant(name, value)
+        if value.dtype == np.float16 or scale is None:
+            return self.op("Cast", [self.constant(name, value)], f"{name}/real", to=onnx.TensorProto.FLOAT)
+        if not is_int4(self.graph, node.name):
+            self.constant(name, value)
+            return self._scaled(name, scale.reshape(-1, *[1] * (value.ndim - 1)), f"{name}/real")
+        dims = (*scale.shape, value[0].size // scale.shape[1])
+        packed = pack_int4(value).tobytes()
+        self.constants.append(helper.make_tensor(name, onnx.TensorProto.INT4, dims, packed, raw=True))
+        shape = self.constant(f"{name}/shape", np.array(value.shape, np.int64))
+        return self.op("Reshape", [self._scaled(name, scale[..., None], f"{name}/groups"), shape], f"{name}/real")
+
+    def _scaled(self, name: str, scale: Array, output: str) -> str:
+        cast = self.op("Cast", [name], f"{name}/cast", to=onnx.TensorProto.FLOAT)
+        return self.op("Mul", [cast, self.constant(f"{name}/scale", scale)], output)
 
     def emit(self, node: Node, kind: str, inputs: list[str], *, scale_by: float = 1.0, **attrs: Any) -> None:
         """Write the operator, then what its output needs: a clamp, or quantization at ``scale * scale_by``."""

@@ -30,6 +30,7 @@ The price: an operator outside the table is refused, by name and module, when th
     capture     torch module -> graph, through torch.export (builder: names and weights; aten, aten_moves: a rule per
                 operator; fx: what the rules ask a torch node)
     simplify    passes graph -> graph
+    weights     how weights are stored in fewer bits, and what they stand for
     real        what each operator computes in float32
     integer     what each operator computes in int8: the specification
     interpret   run a graph in torch

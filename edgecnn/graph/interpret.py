@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgecnn.errors import UsageError
 from edgecnn.graph import integer, real
 from edgecnn.graph.ir import Graph, Op
+from edgecnn.graph.weights import real_weights
 
 Images = NDArray[np.uint8] | Tensor
 Observe = Callable[[str, Tensor], None]
@@ -30,7 +31,7 @@ class GraphModule(nn.Module):
         self.graph = graph
         self._last_use = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
         self._kernels: dict[str, integer.Kernel] = integer.kernels(graph) if graph.quantized else {}
-        for key, array in graph.weights.items():
+        for key, array in (graph.weights if graph.quantized else real_weights(graph)).items():
             self.register_buffer(_buffer(key), torch.from_numpy(np.array(array)))
 
     def forward(self, images: Tensor) -> Tensor:

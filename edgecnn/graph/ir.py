@@ -27,7 +27,7 @@ class Op(StrEnum):
 
     INPUT = "input"  # uint8 pixels (C, H, W) read as (pixel / 255 - mean) / std; mean: [C floats], std: [C floats]
     CONV = "conv"  # weight (O, I / groups, kh, kw), bias (O,); stride, padding, dilation, groups, clamp
-    LINEAR = "linear"  # weight (O, I), bias (O,); clamp
+    LINEAR = "linear"  # weight (O, I), bias (O,); clamp; both, in a float graph, dynamic: see real.py
     ADD = "add"  # two inputs of equal shape; clamp
     MUL = "mul"  # two inputs, the second may be (C, 1, 1)
     MEAN = "mean"  # global average over H and W -> (C, 1, 1)
@@ -72,7 +72,8 @@ class Graph:
     ``weights`` holds ``"<node>.weight"`` and ``"<node>.bias"``: float32, or, once quantized, int8 (symmetric, per
     output channel, in [-127, 127]) and int32 (at scale ``input_scale * weight_scale[channel]``). A quantized graph
     has ``qparams`` for every tensor and ``weight_scales`` (O,) float32 for every conv and linear node; a float graph
-    has neither.
+    has no ``qparams``, so it is computed in real numbers, but its weights too may be stored in fewer bits, with scales
+    or in float16: :mod:`edgecnn.graph.weights` has the ways. Its biases are float32, or float16 beside such weights.
     """
 
     nodes: tuple[Node, ...]
@@ -83,7 +84,7 @@ class Graph:
 
     @property
     def quantized(self) -> bool:
-        """Whether the numbers are integers."""
+        """Whether all is computed in integers."""
         return bool(self.qparams)
 
     @property

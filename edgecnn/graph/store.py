@@ -1,6 +1,7 @@
 """A graph on disk: ``graph.json`` (nodes, activation numbers), ``graph.safetensors`` (weights, biases, weight scales).
 
-Nothing is pickled. The same graph always gives the same bytes; floats survive the round trip exactly.
+4-bit weights lie two to a byte there; ``graph.json`` has their shapes. Nothing is pickled. The same graph always gives
+the same bytes; floats survive the round trip exactly.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from edgecnn.errors import BundleError
 from edgecnn.graph.ir import Array, Graph, Node, Op, QParams
+from edgecnn.graph.weights import is_int4, pack_int4, unpack_int4
 
 SCHEMA = 1
 JSON_NAME, TENSORS_NAME = "graph.json", "graph.safetensors"
@@ -25,7 +28,8 @@ def save(graph: Graph, folder: Path) -> None:
     """Write both files into ``folder``, which is made if it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
     scales = {f"{name}{_SCALE}": array for name, array in graph.weight_scales.items()}
-    tensors = {**graph.weights, **scales}
+    narrow = {f"{name}.weight" for name in graph.weight_scales if is_int4(graph, name)}
+    tensors = {key: pack_int4(array) if key in narrow else array for key, array in graph.weights.items()} | scales
     save_file({key: tensors[key].copy(order="C") for key in sorted(tensors)}, folder / TENSORS_NAME)
     document = {
         "schema": SCHEMA,
@@ -33,6 +37,8 @@ def save(graph: Graph, folder: Path) -> None:
         "nodes": [asdict(node) for node in graph.nodes],
         "qparams": {name: asdict(qparams) for name, qparams in graph.qparams.items()},
     }
+    if narrow:
+        document["int4"] = {key: graph.weights[key].shape for key in sorted(narrow)}
     (folder / JSON_NAME).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -59,6 +65,8 @@ def load(folder: Path) -> Graph:
 def _assemble(document: dict[str, Any], tensors: dict[str, Array]) -> Graph:
     if document["schema"] != SCHEMA:
         raise BundleError(f"graph schema {document['schema']}, this version reads {SCHEMA}", hint="use a newer edgecnn")
+    for key, shape in document.get("int4", {}).items():
+        tensors[key] = unpack_int4(tensors[key], tuple(shape))
     graph = Graph(
         nodes=tuple(_node(entry) for entry in document["nodes"]),
         output=document["output"],
@@ -79,6 +87,7 @@ def _check(graph: Graph) -> None:
     weighted = [node.name for node in graph.nodes if node.op in (Op.CONV, Op.LINEAR)]
     wanted = {f"{name}.{part}" for name in weighted for part in ("weight", "bias")}
     names = {node.name for node in graph.nodes}
-    numbered = not graph.quantized or (set(graph.qparams) == names and set(graph.weight_scales) == set(weighted))
+    scaled = set(graph.weight_scales) == {name for name in weighted if graph.weights[f"{name}.weight"].dtype == np.int8}
+    numbered = scaled and (not graph.quantized or set(graph.qparams) == names)
     if set(graph.weights) != wanted or not numbered or graph.output not in names:
         raise ValueError("weights, numbers and nodes do not belong together")

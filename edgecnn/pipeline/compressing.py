@@ -23,7 +23,7 @@ from edgecnn.pipeline.loading import (
     PLAN,
     Predict,
     golden,
-    is_int8,
+    is_quantized,
     load_module,
     preprocess_of,
     save_golden,
@@ -42,7 +42,7 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
 
     Raises ``UsageError`` for a quantized parent.
     """
-    refuse_int8(parent, "pruned")
+    refuse_quantized(parent, "pruned")
     data = data_of(parent, context.data)
     made = Child(parent, context.run / str(step.output), "prune", step, facts_of(parent, data, context.data))
     if (done := finished(context, made.target, made.fingerprint)) is not None:
@@ -89,12 +89,12 @@ def prune(context: Context, parent: Bundle, step: PruneStep) -> Bundle:
     return bundles.open_bundle(made.target)
 
 
-def refuse_int8(parent: Bundle, verb: str) -> None:
+def refuse_quantized(parent: Bundle, verb: str) -> None:
     """Raise ``UsageError`` when a quantized bundle is to be compressed further."""
-    if is_int8(parent):
+    if is_quantized(parent):
         origin = os.path.normpath(parent.path / str(parent.manifest.parent_path))
         raise UsageError(
-            f"{parent.path} is int8 already and cannot be {verb}",
+            f"{parent.path} is {parent.manifest.precision} already and cannot be {verb}",
             hint=f"compress the float bundle it was made from: {origin}",
         )
 

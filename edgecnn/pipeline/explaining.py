@@ -18,10 +18,10 @@ from edgecnn.data.stream import readable
 from edgecnn.data.tensors import load_items, load_split
 from edgecnn.errors import UsageError
 from edgecnn.pipeline.context import Context, data_of, is_streamed
-from edgecnn.pipeline.loading import float_twin, is_int8, load_graph, preprocess_of
+from edgecnn.pipeline.loading import float_twin, is_quantized, load_graph, preprocess_of
 from edgecnn.report import wording
 from edgecnn.report.diagnosis_page import DiagnosisPage, LossRow, TensorHistogram, write_diagnosis_page
-from edgecnn.spec import Split
+from edgecnn.spec import Precision, Split
 
 CALIBRATION = "calibration.txt"
 MOST_CALIBRATION = 512  # of the calibration pictures so many tell where ranges come from
@@ -64,10 +64,11 @@ def explain(context: Context, bundle: Bundle, images: int = 64) -> Explanation:
 
     Raises ``UsageError`` for a float bundle, ``BundleError`` where the float bundle is gone.
     """
-    if not is_int8(bundle):
+    if bundle.manifest.precision != Precision.INT8:
+        kind = bundle.manifest.precision if is_quantized(bundle) else "a float bundle"
         raise UsageError(
-            f"{bundle.path} is a float bundle: it has no int8 numbers to explain",
-            hint="quantize it first: edgecnn compress FLOAT --quantize int8; then give the int8 bundle",
+            f"{bundle.path} is {kind}: it has no int8 numbers to explain",
+            hint="quantize its float bundle: edgecnn compress FLOAT --quantize int8; then give the int8 bundle",
         )
     data, config = data_of(bundle, context.data), bundle.manifest.config
     trained = bundle.manifest.figures.get("rung") == "trained"

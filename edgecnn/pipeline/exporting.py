@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgecnn import catalog
+from edgecnn import catalog, schemes
 from edgecnn.bundle import Bundle, dump_json, sha256, write_atomically
 from edgecnn.errors import GateError
 from edgecnn.export.meta import meta_of
 from edgecnn.pipeline.context import Context
-from edgecnn.pipeline.loading import preprocess_of
+from edgecnn.pipeline.loading import is_quantized, preprocess_of, scheme_of
 from edgecnn.pipeline.verifying import Subject, export_row, subject_of
 from edgecnn.report.rows import ParityRow
 from edgecnn.spec import Format, Status
@@ -32,13 +32,24 @@ class Exported:
 
 
 def export(
-    context: Context, bundle: Bundle, formats: tuple[Format, ...], *, verify: bool = True, force: bool = False
+    context: Context,
+    bundle: Bundle,
+    formats: tuple[Format, ...] | None = None,
+    *,
+    verify: bool = True,
+    force: bool = False,
 ) -> list[Exported]:
-    """Render a bundle into each format. A file appears under ``exports/`` only after it passed the gate, or with
-    ``force``.
+    """Render a bundle into each format, by default into all that its precision has a form in.
 
-    Raises ``GateError`` naming the stage and the first layer that diverges.
+    A file appears under ``exports/`` only after it passed the gate, or with ``force``. Raises ``UsageError`` for a
+    format that cannot have the bundle's precision, ``GateError`` naming the stage and the first layer that diverges.
     """
+    if formats is None:
+        formats = _possible(context, bundle)
+    elif is_quantized(bundle):
+        for format in formats:
+            scheme, group = scheme_of(bundle)
+            schemes.check(scheme, format, group, who=str(bundle.path))
     results: list[Exported] = []
     subject: Subject | None = None
     for format in formats:
@@ -51,6 +62,17 @@ def export(
         results.append(_render(subject, format, target, verify=verify, force=force))
         context.tell(f"{target}: {target.stat().st_size:,} bytes{_says(results[-1].parity)}")
     return results
+
+
+def _possible(context: Context, bundle: Bundle) -> tuple[Format, ...]:
+    """The formats, but for optional ones, that can have the bundle's precision; of the others the reason is told."""
+    reasons = {format: "" for format in catalog.DEFAULT_FORMATS}
+    if is_quantized(bundle):
+        reasons = {format: schemes.refusal(scheme_of(bundle)[0], format, scheme_of(bundle)[1]) for format in reasons}
+    for format, reason in reasons.items():
+        if reason:
+            context.tell(f"{bundle.path}: no {format} file: {reason}")
+    return tuple(format for format, reason in reasons.items() if not reason)
 
 
 def _render(subject: Subject, format: Format, target: Path, *, verify: bool, force: bool) -> Exported:

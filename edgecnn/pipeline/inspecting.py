@@ -11,7 +11,7 @@ from edgecnn.bundle import open_bundle
 from edgecnn.errors import UsageError
 from edgecnn.models import zoo
 from edgecnn.models.layers import LayerRow, layer_table, totals
-from edgecnn.pipeline.loading import is_int8, load_module, preprocess_of
+from edgecnn.pipeline.loading import is_quantized, load_module, preprocess_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Inspection:
 
 
 def inspect(target: str, image_size: int | None, width: float, classes: int, grey: bool = False) -> Inspection:
-    """A bundle (an int8 one: its float parent, whose layers it has) or a named model.
+    """A bundle (a quantized one: its float parent, whose layers it has) or a named model.
 
     Raises ``ModelError`` for an unknown name, ``BundleError`` for a damaged bundle.
     """
@@ -51,7 +51,7 @@ def inspect(target: str, image_size: int | None, width: float, classes: int, gre
         bundle = open_bundle(Path(target))
         size, row = preprocess_of(bundle).size, catalog.model_row(str(bundle.manifest.builder["name"]))
         parent = bundle.parent()
-        model = load_module(parent if is_int8(bundle) and parent is not None else bundle)
+        model = load_module(parent if is_quantized(bundle) and parent is not None else bundle)
     elif not target.endswith(".json") and any(mark in target.removeprefix("timm:") for mark in "/.\\"):
         raise UsageError(f"there is no bundle {target}", hint="give a bundle's folder, a run, or a model's name")
     else:

@@ -21,7 +21,7 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import GraphModule
 from edgecnn.graph.ir import Graph
 from edgecnn.models import channel_plan, zoo
-from edgecnn.spec import Precision, Preprocess
+from edgecnn.spec import Precision, Preprocess, Scheme
 from edgecnn.train.evaluate import predict_logits
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -36,9 +36,14 @@ def preprocess_of(bundle: Bundle) -> Preprocess:
     return preprocess.from_dict(bundle.manifest.preprocess)
 
 
-def is_int8(bundle: Bundle) -> bool:
-    """Whether the bundle is quantized."""
-    return bundle.manifest.precision == Precision.INT8
+def is_quantized(bundle: Bundle) -> bool:
+    """Whether the bundle holds the numbers of a scheme, as a graph, and not a float network."""
+    return bundle.manifest.precision != Precision.FP32
+
+
+def scheme_of(bundle: Bundle) -> tuple[Scheme, int]:
+    """The scheme of a quantized bundle, and how many of its weights share a scale (0: an output channel)."""
+    return Scheme(bundle.manifest.precision), int(bundle.manifest.config.get("weight_group", 0))
 
 
 def load_module(bundle: Bundle) -> nn.Module:
@@ -46,7 +51,7 @@ def load_module(bundle: Bundle) -> nn.Module:
 
     Raises ``BundleError`` for a quantized bundle, a damaged one, or weights that do not fit.
     """
-    if is_int8(bundle):
+    if is_quantized(bundle):
         raise BundleError(
             f"{bundle.path} is quantized: it has no float weights", hint="use the bundle it was made from"
         )
@@ -63,7 +68,7 @@ def load_module(bundle: Bundle) -> nn.Module:
 
 def load_graph(bundle: Bundle) -> Graph:
     """The graph of a bundle: stored once quantized, captured from the torch module before. Raises ``BundleError``."""
-    if is_int8(bundle):
+    if is_quantized(bundle):
         bundle.check_hashes()
         return store.load(bundle.path)
     p = preprocess_of(bundle)
@@ -76,8 +81,8 @@ def float_twin(bundle: Bundle) -> Graph:
 
     Raises ``BundleError`` for a float bundle, or where the float bundle is not there any more.
     """
-    if not is_int8(bundle):
-        raise BundleError(f"{bundle.path} is not quantized", hint="give an int8 bundle")
+    if not is_quantized(bundle):
+        raise BundleError(f"{bundle.path} is not quantized", hint="give a quantized one")
     parent = open_bundle(bundle.path / str(bundle.manifest.parent_path))
     if parent.manifest.fingerprint != bundle.manifest.parent:
         raise BundleError(
@@ -91,7 +96,7 @@ def float_twin(bundle: Bundle) -> Graph:
 def predictor(bundle: Bundle) -> Predict:
     """A function images (N, H, W, C) uint8 -> logits (N, K) float32, computed by torch."""
     p = preprocess_of(bundle)
-    if is_int8(bundle):
+    if is_quantized(bundle):
         model: nn.Module = GraphModule(load_graph(bundle)).eval()
         return lambda images: batched(model, images)
     module = load_module(bundle)

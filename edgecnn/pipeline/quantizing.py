@@ -1,9 +1,11 @@
-"""The quantize step: a float bundle -> an int8 bundle, by as many means as it takes.
+"""The quantize step: a float bundle -> a bundle of fewer bits, by as many means as it takes.
 
 The rungs, from cheap to dear: *plain* (ranges and nearest weights), *repaired* (equalized, rounded by second order),
-*trained* (``qat``, where it was asked for). Each is judged on the same validation pictures against the float network:
-by the mean divergence of their answers, which tells networks apart long before accuracy does, and by accuracy against
-``max_drop``. The least divergent is kept, so a repair that does not help is not used. The test pictures decide nothing.
+*re-estimated* (batch normalization, where the best so far loses more than ``max_drop``), *trained* (``qat``, where it
+was asked for). A scheme of weights only needs no ranges, and float16 is plain. Each is judged on the same validation
+pictures against the float network: by the mean divergence of their answers, which tells networks apart long before
+accuracy does, and by accuracy against ``max_drop``. The least divergent is kept, so a repair that does not help is not
+used. The test pictures decide nothing.
 Where even the interval of the drop lies above ``max_drop`` the bundle is diagnosed on the spot.
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,94 +21,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import bundle as bundles
-from edgecnn import tasks
 from edgecnn.bundle import Bundle
-from edgecnn.compress import equalize, ptq
-from edgecnn.compress.quantize import decompose
+from edgecnn.compress import equalize, ptq, reestimate
 from edgecnn.data.items import ImageSet
 from edgecnn.data.stream import readable
-from edgecnn.data.tensors import ImageTensors, choose_calibration, iter_batches, load_split
+from edgecnn.data.tensors import choose_calibration, iter_batches, load_split
 from edgecnn.graph import store
 from edgecnn.graph.interpret import GraphModule
 from edgecnn.graph.ir import Graph
-from edgecnn.measure.parity import divergence
-from edgecnn.measure.stats import paired_difference
-from edgecnn.pipeline.compressing import Child, facts_of, note_drop, refuse_int8, same_golden, tested
+from edgecnn.pipeline.compressing import Child, facts_of, note_drop, refuse_quantized, same_golden, tested
 from edgecnn.pipeline.context import Context, data_of, is_streamed
 from edgecnn.pipeline.explaining import tell_why
 from edgecnn.pipeline.figuring import in_words
+from edgecnn.pipeline.ladder import JUDGES, Judge, Rung
 from edgecnn.pipeline.loading import batched, load_graph, preprocess_of
 from edgecnn.pipeline.preparing import retraining
 from edgecnn.pipeline.quantized_training import train_numbers
 from edgecnn.pipeline.writing import copy_history, finished, work_folder, write_recipe
-from edgecnn.spec import Interval, Precision, Split, Task
+from edgecnn.schemes import SCHEMES
+from edgecnn.spec import Scheme, Split
 from edgecnn.steps import QuantizeStep
 from edgecnn.train.config import TrainConfig
 
 CALIBRATION_BATCH = 16
-JUDGES = 256  # validation pictures that choose among the rungs
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One way to int8: its numbers, how the float graph was rewritten for it, and how near it came.
-
-    ``kl``: mean Kullback-Leibler divergence from the float network's answers, in nats; ``agreement``: share of equal
-    answers; ``drop``: accuracy lost, a fraction with its 95 % interval, on the same pictures; ``seconds`` it took.
-    """
-
-    name: str
-    graph: Graph
-    changes: dict[str, equalize.Change]
-    kl: float
-    agreement: float
-    drop: Interval
-    seconds: float
-
-    def figures(self) -> dict[str, Any]:
-        """As a manifest holds it; the drop in percentage points."""
-        points = {f"drop{end}": round(100 * value, 3) for end, value in self._ends().items()}
-        rounded = {"kl": round(self.kl, 6), "agreement": round(self.agreement, 5), "seconds": round(self.seconds, 1)}
-        return {"rung": self.name, **rounded, **points, "images": self.drop.n}
-
-    def __str__(self) -> str:
-        """One line for the terminal."""
-        low, value, high = (100 * self._ends()[end] for end in ("_low", "", "_high"))
-        near = f"divergence {self.kl:.4f}, agreement {self.agreement:.1%}"
-        return f"{self.name}: {near}, drop {value:.2f} points ({low:.2f} to {high:.2f}), {self.seconds:.1f} s"
-
-    def _ends(self) -> dict[str, float]:
-        return {"": self.drop.value, "_low": self.drop.low, "_high": self.drop.high}
-
-
-class Judge:
-    """Validation pictures and what the float network answers to them."""
-
-    def __init__(self, floating: Graph, val: ImageTensors, task: Task) -> None:
-        self._val, self._task = val, task
-        self._parent = batched(GraphModule(floating).eval(), val.images)
-
-    def rung(self, name: str, made: tuple[Graph, dict[str, equalize.Change]], seconds: float) -> Rung:
-        """The numbers judged."""
-        logits = batched(GraphModule(made[0]).eval(), self._val.images)
-        was, now = (tasks.right(self._task, each, self._val.labels) for each in (self._parent, logits))
-        return Rung(
-            name=name,
-            graph=made[0],
-            changes=made[1],
-            kl=float(divergence(self._parent, logits, self._task).mean()),
-            agreement=tasks.agreement(self._task, self._parent, logits),
-            drop=paired_difference(was, now),
-            seconds=seconds,
-        )
 
 
 def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
-    """Decide the int8 numbers once and write them as a bundle. Does nothing when the same bundle is already there.
+    """Decide the numbers once and write them as a bundle. Does nothing when the same bundle is already there.
 
     Raises ``UsageError`` for a parent that is quantized already.
     """
-    refuse_int8(parent, "quantized")
+    refuse_quantized(parent, "quantized")
     data = data_of(parent, context.data)
     made = Child(parent, context.run / str(step.output), "quantize", step, facts_of(parent, data, context.data))
     if (done := finished(context, made.target, made.fingerprint)) is not None:
@@ -124,8 +69,7 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
 
     rungs, figures = _without_training(context, stage, step, graph, pictures, judge)
     if settings is not None:
-        best = min(rungs, key=lambda rung: rung.kl)
-        trained, learned = _trained(context, parent, stage, settings, best, data, work, judge, step)
+        trained, learned = _trained(context, parent, stage, settings, _nearest(rungs), data, work, judge, step)
         rungs, figures = rungs + ([trained] if learned["qat_kept"] else []), {**figures, **learned}
     best = _kept(context, stage, rungs, step)
     model = GraphModule(best.graph).eval()
@@ -138,7 +82,7 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     figures["ladder"] = [rung.figures() for rung in rungs]
     figures.update(tested("", parent.task, predict, load_split(data, Split.TEST, p)))
     note_drop(figures, parent)
-    with bundles.create(made.target, **made.manifest(figures, Precision.INT8.value)) as draft:
+    with bundles.create(made.target, **made.manifest(figures, step.scheme.value)) as draft:
         store.save(best.graph, draft)
         equalize.save(best.changes, draft)
         (draft / "calibration.txt").write_text("".join(f"{item.id}\n" for item in items))
@@ -148,7 +92,7 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     shutil.rmtree(work)
     context.tell(f"{made.target}: test {in_words(parent.task, figures)}, drop {figures['drop']:.2f} points")
     bundle = bundles.open_bundle(made.target)
-    if 100 * best.drop.low > step.max_drop:
+    if step.scheme is Scheme.INT8 and 100 * best.drop.low > step.max_drop:
         tell_why(context, bundle, context.run / f"{stage}-diagnosis.html")
     return bundle
 
@@ -158,7 +102,9 @@ def _without_training(
 ) -> tuple[list[Rung], dict[str, Any]]:
     """The rungs that need calibration pictures only, and what calibration says of itself."""
     ways: tuple[ptq.Quantized, ...]
-    if step.repair:
+    if not SCHEMES[step.scheme].calibrated:
+        ways = ptq.weights_only(graph, pictures, step.scheme, step.weight_group, repair=step.repair)
+    elif step.repair:
         ways = ptq.plain_and_repaired(graph, pictures, step.calibration_method, step.hard_swish)
     else:
         ways = (ptq.plain(graph, pictures, step.calibration_method, step.hard_swish),)
@@ -166,11 +112,23 @@ def _without_training(
     for name, made in zip(("plain", "repaired"), ways, strict=False):
         rungs.append(judge.rung(name, (made.graph, made.changes), sum(made.seconds.values())))
         context.tell(f"{stage}: {rungs[-1]}")
+    if step.repair and step.scheme is Scheme.INT8 and _nearest(rungs).misses(step.max_drop):
+        rungs.append(_reestimated(graph, _nearest(rungs), pictures, judge, step))
+        context.tell(f"{stage}: {rungs[-1]}")
     calibration = ways[-1].calibration
-    enough = calibration.enough
-    if enough is None:
+    if calibration is None:
+        return rungs, {}
+    if calibration.enough is None:
         context.tell(f"{stage}: ranges still move with {calibration.pictures} pictures: more would tell more")
-    return rungs, {"calibration_enough": enough}
+    return rungs, {"calibration_enough": calibration.enough}
+
+
+def _reestimated(graph: Graph, start: Rung, pictures: ptq.Pictures, judge: Judge, step: QuantizeStep) -> Rung:
+    """The rung that estimating batch normalization again makes of another."""
+    began = time.perf_counter()
+    some = np.concatenate(list(islice(pictures(), -(-reestimate.PICTURES // CALIBRATION_BATCH))))
+    numbers = reestimate.reestimated(start.floating(graph, step.hard_swish), start.graph, some)
+    return judge.rung("re-estimated", (numbers, start.changes), time.perf_counter() - began)
 
 
 def _trained(
@@ -185,7 +143,7 @@ def _trained(
     step: QuantizeStep,
 ) -> tuple[Rung, dict[str, Any]]:
     """The rung that training makes of another (or that rung again, where it is more accurate), and its figures."""
-    floating = decompose(equalize.rewrite(load_graph(parent), start.changes), hard_swish=step.hard_swish)
+    floating = start.floating(load_graph(parent), step.hard_swish)
     began = time.perf_counter()
     graph, figures = train_numbers(context, parent, stage, settings, (floating, start.graph), data, work)
     rung = judge.rung("trained", (graph, start.changes), time.perf_counter() - began)
@@ -195,9 +153,14 @@ def _trained(
 
 def _kept(context: Context, stage: str, rungs: list[Rung], step: QuantizeStep) -> Rung:
     """The rung to keep: the trained one, which was kept for its accuracy, or the least divergent."""
-    best = rungs[-1] if rungs[-1].name == "trained" else min(rungs, key=lambda rung: rung.kl)
-    if 100 * best.drop.value > step.max_drop:
+    best = rungs[-1] if rungs[-1].name == "trained" else _nearest(rungs)
+    if best.misses(step.max_drop):
         sure = "" if 100 * best.drop.low > step.max_drop else " (within what so few pictures can tell)"
-        way = "these are the best numbers found" if step.qat else "train the numbers too: --qat"
+        trainable = step.scheme is Scheme.INT8 and not step.qat
+        way = "train the numbers too: --qat" if trainable else "these are the best numbers found"
         context.tell(f"{stage}: the drop is above {step.max_drop} points{sure}; {way}")
     return best
+
+
+def _nearest(rungs: list[Rung]) -> Rung:
+    return min(rungs, key=lambda rung: rung.kl)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn import catalog
+from edgecnn import catalog, schemes
 from edgecnn.bundle import Bundle, dump_json, write_atomically
 from edgecnn.data.tensors import load_split
 from edgecnn.errors import BundleError, EdgecnnError, GateError
@@ -36,10 +36,10 @@ from edgecnn.graph.ir import Graph
 from edgecnn.measure import parity
 from edgecnn.measure.parity import Divergence, Parity, StageKind
 from edgecnn.pipeline.context import Context, data_of
-from edgecnn.pipeline.loading import golden, is_int8, load_graph, predictor, preprocess_of
+from edgecnn.pipeline.loading import golden, is_quantized, load_graph, predictor, preprocess_of, scheme_of
 from edgecnn.report.rows import ParityRow
 from edgecnn.runtimes.session import open_session
-from edgecnn.spec import Format, Runtime, Split, Status
+from edgecnn.spec import Format, Runtime, Scheme, Split, Status
 
 IMAGES = 256
 SLOW_SECONDS, FEWEST = 40.0, 8
@@ -47,14 +47,16 @@ SLOW_SECONDS, FEWEST = 40.0, 8
 TRACED = 8
 """So many images are followed layer by layer when a stage fails."""
 
-GOLDEN, GRAPH, INT8 = "logits now", "graph", "int8 simulation"
+GOLDEN, GRAPH = "logits now", "graph"
+SIMULATED = {scheme.value: f"{scheme} simulation" for scheme in Scheme}
 PRUNED, LEARNED = "after pruning", "after int8 training"
 TOLD = (PRUNED, LEARNED)
 """Stages that trained another network: no file is wrong because its answers differ."""
 ADVICE = {
     GOLDEN: "the bundle no longer computes what it did: compare the versions in its manifest with edgecnn doctor",
     GRAPH: "capturing changed the network: please report the model",
-    INT8: "int8 loses too much: calibrate with more images or another method, or train longer first",
+    **{stage: f"{scheme} loses too much: take a scheme of more bits" for scheme, stage in SIMULATED.items()},
+    SIMULATED["int8"]: "int8 loses too much: calibrate with more images or another method, or train longer first",
     PRUNED: "the pruned network answers otherwise than its parent: prune less or recover longer (its accuracy decides)",
     LEARNED: "the int8 network has learned other answers than its parent's (its accuracy decides): train it at a lower "
     "rate, or with a higher distill_weight",
@@ -174,7 +176,7 @@ def _holds_back(row: ParityRow) -> bool:
 def _origin_rows(context: Context, subject: Subject) -> list[ParityRow]:
     """The bundle against what it was made from."""
     bundle, parent = subject.bundle, subject.bundle.parent()
-    if is_int8(bundle):
+    if is_quantized(bundle):
         if parent is None:
             raise BundleError(
                 f"the float parent of {bundle.path} is gone", hint="verify needs it: keep the run together"
@@ -184,7 +186,7 @@ def _origin_rows(context: Context, subject: Subject) -> list[ParityRow]:
             learned = Side(LEARNED, subject.graph_logits)
             return [_compare(subject, Side("float graph", before.graph_logits), learned, StageKind.TRAINED_AGAIN)]
         theirs = Side("float graph", before.graph_logits, trace_graph(before.graph))
-        ours = Side(INT8, subject.graph_logits, trace_graph(subject.graph))
+        ours = Side(SIMULATED[bundle.manifest.precision], subject.graph_logits, trace_graph(subject.graph))
         return [_compare(subject, theirs, ours, StageKind.QUANTIZING)]
     module = Side("torch module", subject.module_logits)
     rows = [_compare(subject, module, Side(GRAPH, subject.graph_logits), StageKind.SAME_ARITHMETIC)]
@@ -201,8 +203,8 @@ def export_row(subject: Subject, format: Format, file: Path, runtime: Runtime | 
     bundle = subject.bundle
     runtime = runtime or catalog.readers(format)[0]
     stage = _stage(format, runtime)
-    if (state := catalog.engines()[runtime]) != "ready":
-        return ParityRow(stage, "graph", bundle.title, status=Status.UNAVAILABLE, note=f"skipped: {state}")
+    if reason := _unavailable(runtime, bundle):
+        return ParityRow(stage, "graph", bundle.title, status=Status.UNAVAILABLE, note=f"skipped: {reason}")
     images = subject.images  # outside the try: pictures that are gone are no fault of the engine
     images = images[: _few(runtime, bundle)]
     try:
@@ -210,7 +212,7 @@ def export_row(subject: Subject, format: Format, file: Path, runtime: Runtime | 
             theirs = session.infer(images)
     except EdgecnnError as error:
         return ParityRow(stage, "graph", bundle.title, status=Status.FAILED, note=error.message)
-    kind = StageKind.RENDERING_INT8 if is_int8(bundle) else StageKind.SAME_ARITHMETIC
+    kind = StageKind.RENDERING_INT8 if _rounds_activations(subject.graph) else StageKind.SAME_ARITHMETIC
     graph = Side("graph", subject.graph_logits[: len(images)], trace_graph(subject.graph))
     return _compare(subject, graph, Side(stage, theirs, _trace_file(format, file)), kind)
 
@@ -219,6 +221,14 @@ def _trace_file(format: Format, file: Path) -> Trace | None:
     """A function that gives every tensor of the file for some images, if any can."""
     target = catalog.FORMATS[format].trace
     return (lambda images: catalog.load(target)(file, images)) if target else None
+
+
+def _unavailable(runtime: Runtime, bundle: Bundle) -> str:
+    """Why a runtime cannot run the bundle's files here; empty where it can."""
+    state = catalog.engines()[runtime]
+    if state != "ready" or not is_quantized(bundle):
+        return "" if state == "ready" else state
+    return schemes.refusal(scheme_of(bundle)[0], runtime, scheme_of(bundle)[1])
 
 
 def _stage(format: Format, runtime: Runtime) -> str:
@@ -231,9 +241,15 @@ def _few(runtime: Runtime, bundle: Bundle) -> int | None:
     return None if speed is None else max(FEWEST, int(SLOW_SECONDS * speed / bundle.manifest.figures["macs"]))
 
 
+def _rounds_activations(graph: Graph) -> bool:
+    """Whether a last bit may become a step: activations are integers, or become integers while the network runs."""
+    return graph.quantized or any(node.attrs.get("dynamic") for node in graph.nodes)
+
+
 def _compare(subject: Subject, parent: Side, child: Side, kind: StageKind) -> ParityRow:
     """One stage: child against parent; when it fails, the first layer that diverges, if both can be followed."""
-    step = subject.graph.qparams[subject.graph.output].scale if kind is StageKind.RENDERING_INT8 else None
+    graph = subject.graph
+    step = graph.qparams[graph.output].scale if kind is StageKind.RENDERING_INT8 and graph.quantized else None
     found = parity.compare_logits(parent.logits, child.logits, subject.bundle.task, step)
     misses = parity.check(found, parity.THRESHOLDS[kind])
     layer: Divergence | None = None

@@ -37,7 +37,7 @@ GARBAGE = b"\x80\x81 this is neither text nor a model \xff\xfe"
         ("compress FOLDER --prune 0.3", "is not a bundle: it has no manifest.json"),
         ("compress GOOD", "nothing to do"),
         ("compress GOOD --prune 1.5", "steps.0.ratio: Input should be less than 1, found 1.5"),
-        ("compress GOOD --quantize int4", "steps.0.precision: Input should be 'int8', found 'int4'"),
+        ("compress GOOD --quantize int4", "steps.0.scheme: Input should be"),
         ("compress GOOD --quantize int8 --calibration-method maximum", "calibration_method"),
         ("compress GOOD --prune 0.3 --recovery-lr 0", "--recovery-lr"),
         ("compress GOOD --qat", "needs numbers to start from"),

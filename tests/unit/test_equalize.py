@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgecnn.compress.calibrate import channel_ranges
-from edgecnn.compress.equalize import CLAMP_MARGIN, CLAMP_SHARE, Change, equalize, load, rewrite, save, streams
+from edgecnn.compress.channel_ties import channel_ties
+from edgecnn.compress.equalize import CLAMP_MARGIN, CLAMP_SHARE, Change, equalize, load, rewrite, save
+from edgecnn.compress.gates import uneven
 from edgecnn.compress.observer import ChannelRange
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
@@ -60,7 +62,11 @@ def graph_of(act: Any = F.relu) -> Graph:
 
 def spread(graph: Graph, name: str) -> float:
     """Largest over smallest magnitude of the channels of a tensor."""
-    seen = channel_ranges(graph, [pictures()])[name]
+    return spread_of(channel_ranges(graph, [pictures()])[name])
+
+
+def spread_of(seen: ChannelRange) -> float:
+    """Largest over smallest magnitude of the channels."""
     reached = np.maximum(np.abs(seen.low), np.abs(seen.high))
     return float(reached.max() / reached.min())
 
@@ -114,16 +120,77 @@ def test_a_stream_has_one_scale_and_shifts_that_add_up() -> None:
 
 
 def test_what_an_operator_fixes_is_left_alone() -> None:
-    names = {name for stream in streams(graph_of(F.hardswish)) for name in stream.members}
-    assert names == {"stem", "project", "add"}
+    graph = graph_of(F.hardswish)
+    ties = channel_ties(graph)
+    assert {name for name, classes in ties.of.items() if not ties.fixed[classes].any()} == {"stem", "project", "add"}
     graph = graph_of(F.relu6)
-    by_member = {name: stream for stream in streams(graph) for name in stream.members}
-    assert by_member["stem"].shiftable
-    assert by_member["stem"].top is None
-    assert not by_member["expand"].shiftable  # a clamp is in the way, and padding behind
-    assert by_member["expand"].top == 6
-    assert graph.output not in by_member
-    assert graph.input.name not in by_member
+    ties = channel_ties(graph)
+    assert ties.shiftable[ties.of["stem"]].all()
+    assert np.isinf(ties.top[ties.of["stem"]]).all()
+    assert not ties.shiftable[ties.of["expand"]].any()  # a clamp is in the way, and padding behind
+    assert (ties.top[ties.of["expand"]] == 6).all()
+    assert ties.fixed[ties.of[graph.output]].all()
+    assert ties.fixed[ties.of[graph.input.name]].all()
+
+
+def test_a_hard_swish_of_unequal_channels_gets_a_gate_per_channel() -> None:
+    graph = graph_of(F.hardswish)
+    graph.weights["expand.bias"][:] = np.logspace(-1.5, 1, 16)
+    before = channel_ranges(graph, [pictures()])
+    assert uneven(graph, before)[0] == "hard_swish"
+    changes = equalize(graph, before)
+    assert np.array_equal(changes["hard_swish"].scale, changes["expand"].scale)
+    rewritten = rewrite(graph, changes)
+    close(run(graph, pictures(seed=1)), run(rewritten, pictures(seed=1)))
+    assert spread_of(channel_ranges(rewritten, [pictures()])["hard_swish"]) < 0.2 * spread_of(before["hard_swish"])
+
+
+def test_channels_that_are_alike_keep_the_cheaper_gate() -> None:
+    graph = graph_of(F.hardswish)
+    graph.weights["expand.weight"][:] = graph.weights["expand.weight"][:1]
+    graph.weights["expand.bias"][:] = 1
+    assert uneven(graph, channel_ranges(graph, [pictures()])) == []
+
+
+class Shuffled(nn.Module):
+    """Two halves: one through two layers, the other untouched; joined, shuffled, split again, averaged."""
+
+    def __init__(self, act: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.act = act
+        self.stem, self.one = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 4, 1)
+        self.two, self.head = nn.Conv2d(4, 4, 1), nn.Linear(8, 5)
+        with torch.no_grad():
+            self.stem.weight *= torch.logspace(-1.5, 0.5, 8).view(-1, 1, 1, 1)
+            self.stem.bias.copy_(torch.logspace(-1.5, 0.5, 8))
+            self.one.bias.fill_(2)  # no channel is dead
+            self.two.bias.fill_(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.one, self.two):
+            x = self.act(self.stem(x)) if layer is self.one else x
+            kept, changed = x.chunk(2, 1)
+            x = torch.cat([kept, self.act(layer(changed))], 1)
+            n, c, h, w = x.shape
+            x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        y: Tensor = self.head(x.mean((2, 3)))
+        return y
+
+
+@pytest.mark.parametrize("act", [F.relu, lambda x: x])
+def test_channels_are_followed_through_concatenations_slices_and_shuffles(act: Any) -> None:
+    size = 20  # larger than what is looked at of a map: means of a part are not those of the whole
+    graph = capture(Shuffled(act), size, Preprocess(size, (127 / 255,) * 3, (128 / 255,) * 3))
+    before = channel_ranges(graph, [pictures(8, size)])
+    changes = equalize(graph, before)
+    rewritten = rewrite(graph, changes)
+    close(run(graph, pictures(8, size, 1)), run(rewritten, pictures(8, size, 1)))
+    after = channel_ranges(rewritten, [pictures(8, size)])
+    moved = [node.name for node in graph.nodes if node.op.value in ("concat", "shuffle")]
+    assert moved and all(name in changes for name in moved)
+    for name in moved:
+        assert spread_of(after[name]) < 0.5 * spread_of(before[name])
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet8", "squeezenet", "shufflenet_v2_x0_5"])

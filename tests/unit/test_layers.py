@@ -18,7 +18,7 @@ ROOT = Path(edgecnn.__file__).parent
 
 LAYERS = (
     ("spec", "errors"),
-    ("tasks", "catalog", "disk", "versions", "yaml_text", "transforms", "steps", "recipe", "bundle"),
+    ("tasks", "catalog", "schemes", "disk", "versions", "yaml_text", "transforms", "steps", "recipe", "bundle"),
     ("data",),
     ("models",),
     ("graph",),

@@ -49,7 +49,9 @@ def test_a_repair_that_harms_is_not_used(trained: Bundle, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ptq, "rounded", worse)
     bundle, _ = quantized(trained, "harmed")
-    assert bundle.manifest.figures["rung"] == "plain"
+    figures = bundle.manifest.figures
+    assert [rung["rung"] for rung in figures["ladder"]] == ["plain", "repaired", "re-estimated"]
+    assert figures["rung"] != "repaired"
     assert not (bundle.path / "equalization.safetensors").exists()
 
 

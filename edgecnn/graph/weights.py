@@ -1,0 +1,61 @@
+"""The real numbers that stored weights stand for: the one place where the ones become the others.
+
+    stored               scale            real
+    float32              none             itself
+    float16              none             itself, widened
+    int8 [-127, 127]     (O,)             ``scale[c] * q``: one scale per output channel
+    int8 [-7, 7]         (O, G)           ``scale[c, g] * q``: each row of D weights is G groups of D / G neighbours
+
+The shape of the scales says how many bits a weight has on disk: with (O, G) it has 4. A row is what one output reads,
+flattened: (I / groups, kh, kw) of a convolution, (I,) of a linear layer. Products are in float32, one rounding each, so
+that every file that multiplies in float32 has the same bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgecnn.graph.ir import Array, Graph
+
+INT4_MAX = 7  # symmetric: -8 is not used
+
+
+def real(weight: Array, scale: Array | None) -> Array:
+    """A stored weight (O, ...) as float32."""
+    if scale is None:
+        return weight.astype(np.float32, copy=False)
+    rows = weight.reshape(*(scale.shape if scale.ndim == 2 else (len(scale),)), -1).astype(np.float32)
+    found: Array = (rows * scale.astype(np.float32)[..., None]).reshape(weight.shape)
+    return found
+
+
+def real_weights(graph: Graph) -> dict[str, Array]:
+    """All weights and biases of a graph that is computed in real numbers, float32, by their keys."""
+    return {
+        key: real(array, graph.weight_scales.get(key.removesuffix(".weight")) if key.endswith(".weight") else None)
+        for key, array in graph.weights.items()
+    }
+
+
+def is_int4(graph: Graph, name: str) -> bool:
+    """Whether the weight of the node ``name`` has 4 bits."""
+    scale = graph.weight_scales.get(name)
+    return scale is not None and scale.ndim == 2
+
+
+def pack_int4(values: Array) -> Array:
+    """Integers in [-8, 7], flat, two to a byte, the first in the low half: uint8 (ceil(n / 2),).
+
+    The order of ONNX's and TFLite's 4-bit tensors; an odd number is filled up with 0.
+    """
+    flat = np.zeros(values.size + values.size % 2, np.uint8)
+    flat[: values.size] = values.reshape(-1).astype(np.uint8) & 15
+    packed: Array = flat[0::2] | flat[1::2] << 4
+    return packed
+
+
+def unpack_int4(packed: Array, shape: tuple[int, ...]) -> Array:
+    """What ``pack_int4`` packed, int8 of that shape."""
+    halves = np.stack([packed & 15, packed >> 4], 1).reshape(-1)[: int(np.prod(shape))]
+    values: Array = ((halves ^ 8).astype(np.int8) - 8).reshape(shape)
+    return values

@@ -1,0 +1,81 @@
+"""One way to int8 after another, judged on the same validation pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgecnn import tasks
+from edgecnn.compress import equalize
+from edgecnn.compress.quantize import Gating, decompose
+from edgecnn.data.tensors import ImageTensors
+from edgecnn.graph.interpret import GraphModule
+from edgecnn.graph.ir import Graph
+from edgecnn.measure.parity import divergence
+from edgecnn.measure.stats import paired_difference
+from edgecnn.pipeline.loading import batched
+from edgecnn.spec import Interval, Task
+
+JUDGES = 256  # validation pictures that choose among the rungs
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to int8: its numbers, how the float graph was rewritten for it, and how near it came.
+
+    ``kl``: mean Kullback-Leibler divergence from the float network's answers, in nats; ``agreement``: share of equal
+    answers; ``drop``: accuracy lost, a fraction with its 95 % interval, on the same pictures; ``seconds`` it took.
+    """
+
+    name: str
+    graph: Graph
+    changes: dict[str, equalize.Change]
+    kl: float
+    agreement: float
+    drop: Interval
+    seconds: float
+
+    def floating(self, graph: Graph, hard_swish: Gating) -> Graph:
+        """The float ``graph`` in this rung's terms: the same nodes by name, channels equalized as it has them."""
+        return decompose(equalize.rewrite(graph, self.changes), hard_swish=hard_swish)
+
+    def misses(self, max_drop: float) -> bool:
+        """Whether it loses more than ``max_drop`` points, by what these pictures say."""
+        return 100 * self.drop.value > max_drop
+
+    def figures(self) -> dict[str, Any]:
+        """As a manifest holds it; the drop in percentage points."""
+        points = {f"drop{end}": round(100 * value, 3) for end, value in self._ends().items()}
+        rounded = {"kl": round(self.kl, 6), "agreement": round(self.agreement, 5), "seconds": round(self.seconds, 1)}
+        return {"rung": self.name, **rounded, **points, "images": self.drop.n}
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        low, value, high = (100 * self._ends()[end] for end in ("_low", "", "_high"))
+        near = f"divergence {self.kl:.4f}, agreement {self.agreement:.1%}"
+        return f"{self.name}: {near}, drop {value:.2f} points ({low:.2f} to {high:.2f}), {self.seconds:.1f} s"
+
+    def _ends(self) -> dict[str, float]:
+        return {"": self.drop.value, "_low": self.drop.low, "_high": self.drop.high}
+
+
+class Judge:
+    """Validation pictures and what the float network answers to them."""
+
+    def __init__(self, floating: Graph, val: ImageTensors, task: Task) -> None:
+        self._val, self._task = val, task
+        self._parent = batched(GraphModule(floating).eval(), val.images)
+
+    def rung(self, name: str, made: tuple[Graph, dict[str, equalize.Change]], seconds: float) -> Rung:
+        """The numbers judged."""
+        logits = batched(GraphModule(made[0]).eval(), self._val.images)
+        was, now = (tasks.right(self._task, each, self._val.labels) for each in (self._parent, logits))
+        return Rung(
+            name=name,
+            graph=made[0],
+            changes=made[1],
+            kl=float(divergence(self._parent, logits, self._task).mean()),
+            agreement=tasks.agreement(self._task, self._parent, logits),
+            drop=paired_difference(was, now),
+            seconds=seconds,
+        )
