@@ -1,10 +1,11 @@
-"""What other tools make of the same float network: ``quantize_static`` and ai-edge-quantizer.
+"""What other tools make of the same float network: ``quantize_static``, ai-edge-quantizer and NNCF.
 
-    python benchmarks/peers.py --model mobilenet_v2 --to FOLDER [--only onnx|tflite]
+    python benchmarks/peers.py --model mobilenet_v2 --to FOLDER [--only onnx|tflite|nncf]
 
-Needs ``onnxscript`` for the first, ``litert-torch`` and ``ai-edge-quantizer`` for the second; an environment of their
-own does (with edgecnn's dependencies and this checkout on PYTHONPATH). Writes peer.onnx, peer_int8.onnx, peer.tflite,
-peer_int8.tflite.
+Needs ``onnxscript`` for the first, ``litert-torch`` and ``ai-edge-quantizer`` for the second, ``nncf`` and ``openvino``
+for the third; an environment of their own does (with edgecnn's dependencies and this checkout on PYTHONPATH). Writes
+peer.onnx, peer_int8.onnx, peer.tflite, peer_int8.tflite, nncf_int8.onnx and nncf_int8.xml (of peer.onnx, which has to
+be there).
 """
 
 from __future__ import annotations
@@ -78,18 +79,34 @@ def tflite_peer(model: nn.Module, folder: Path) -> None:
     worker.quantize(ranges).export_model(str(folder / "peer_int8.tflite"))
 
 
+def nncf_peer(folder: Path) -> None:
+    """NNCF with its defaults (fast bias correction), as ONNX and as OpenVINO's own format, of the exported network."""
+    import nncf
+    import onnx
+    import openvino
+
+    model = onnx.load(folder / "peer.onnx")
+    name = model.graph.input[0].name
+    calibration = nncf.Dataset(list(examples()), lambda image: {name: image})
+    onnx.save(nncf.quantize(model, calibration, subset_size=CALIBRATION), folder / "nncf_int8.onnx")
+    quantized = nncf.quantize(openvino.convert_model(folder / "peer.onnx"), calibration, subset_size=CALIBRATION)
+    openvino.save_model(quantized, folder / "nncf_int8.xml")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mobilenet_v2")
     parser.add_argument("--to", type=Path, required=True)
-    parser.add_argument("--only", choices=("onnx", "tflite"))
+    parser.add_argument("--only", choices=("onnx", "tflite", "nncf"))
     args = parser.parse_args()
     args.to.mkdir(parents=True, exist_ok=True)
     model = network(args.model)
-    if args.only != "tflite":
+    if args.only in (None, "onnx"):
         onnx_peer(model, args.to)
-    if args.only != "onnx":
+    if args.only in (None, "tflite"):
         tflite_peer(model, args.to)
+    if args.only in (None, "nncf"):
+        nncf_peer(args.to)
 
 
 if __name__ == "__main__":

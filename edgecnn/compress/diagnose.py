@@ -21,10 +21,11 @@ from edgecnn.compress.layer_facts import WEIGHTED, LayerFacts, measure, sqnr_db
 from edgecnn.compress.range_origin import normalization_of, origin, reads_alike
 from edgecnn.compress.ranges import Method
 from edgecnn.compress.reasons import Case, explain, findings
-from edgecnn.compress.simulate import Simulation, dequantized
+from edgecnn.compress.simulate import Simulation
 from edgecnn.errors import UsageError
 from edgecnn.graph.interpret import Images, run
 from edgecnn.graph.ir import Graph, Op
+from edgecnn.graph.weights import real_weights
 from edgecnn.spec import Task
 
 SMALL = 32  # a network of so many layers has the sensitivity of each measured, a larger one of the worst
@@ -144,11 +145,11 @@ def _suspects(simulation: Simulation, names: Sequence[str], images: Images, most
 
 def _check_weights(real: Graph, integer: Graph) -> None:
     """Raise ``UsageError`` where the integers of a layer are not those of its float weights at all."""
-    normalize = normalization_of(real)  # another mean or std is found and explained
+    normalize, stored = normalization_of(real), real_weights(integer)  # another mean or std is found and explained
     for node in real.nodes:
         if node.op in WEIGHTED and node != normalize:
             key = f"{node.name}.weight"
-            ours, theirs = (torch.from_numpy(each[key]) for each in (real.weights, dequantized(integer, node.name)))
+            ours, theirs = (torch.from_numpy(each[key]) for each in (real.weights, stored))
             if sqnr_db(ours, theirs) < FEWEST_DB and ours.any():
                 raise UsageError(
                     f"the int8 weights of '{node.name}' are not those of the float graph's layer",

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgecnn.compress.bits import SHARING
 from edgecnn.compress.observer import BINS, Observer, Range
-from edgecnn.compress.quantize import SHARING
 from edgecnn.compress.ranges import percentile_range
 from edgecnn.compress.simulate import Simulation, batches, walk
 from edgecnn.errors import DataError

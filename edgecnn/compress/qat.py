@@ -40,8 +40,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgecnn.compress.bits import SHARING
 from edgecnn.compress.lsq import LearnedStep
-from edgecnn.compress.quantize import BIAS_MAX, FINEST_STEP, SHARING, WEIGHT_MAX, fixed_qparams
+from edgecnn.compress.quantize import BIAS_MAX, FINEST_STEP, WEIGHT_MAX, fixed_qparams
 from edgecnn.errors import UsageError
 from edgecnn.graph import real
 from edgecnn.graph.integer import INT8

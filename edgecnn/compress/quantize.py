@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from edgecnn.compress.bits import ALL_8, SHARING, Bits, tensor_bits, with_bits
+from edgecnn.compress.grid import Grid
 from edgecnn.errors import ModelError, UsageError
 from edgecnn.graph.integer import INT8
 from edgecnn.graph.ir import Array, Graph, Node, Op, QParams
@@ -17,24 +19,33 @@ from edgecnn.graph.ties import Ties
 Range = tuple[float, float]
 Gating = Literal["decompose", "native"]
 
-WEIGHT_MAX = 127  # symmetric: -128 is not used, so negating a weight is always possible
+INT8_GRID = Grid()
+WEIGHT_MAX = INT8_GRID.largest
 LEVELS = INT8[1] - INT8[0]
 BIAS_MAX = 2**30  # leaves the int32 accumulator room for the products
 BIAS_LIMITS = (-(2**31), 2**31 - 1)  # int32
 FINEST_STEP = 2.0**-24  # smallest multiplier from accumulator to output: XNNPACK refuses below 2^-32
-SHARING = (Op.FLATTEN, Op.MAX_POOL, Op.PAD, Op.AVG_POOL, Op.SLICE, Op.SHUFFLE)  # output has the numbers of the input
 UNIT = QParams(float(np.float32(1 / LEVELS)), INT8[0])  # [0, 1]
+UNIT_16 = QParams(float(np.float32(1 / 32767)), 0, 16)
 SIGMOID = QParams(1 / 256, INT8[0])  # what TFLite's LOGISTIC demands
+SIGMOID_16 = QParams(1 / 32768, 0, 16)
 
 
 def quantize(
-    graph: Graph, ranges: Mapping[str, Range], *, hard_swish: Gating = "decompose", silu: Gating = "decompose"
+    graph: Graph,
+    ranges: Mapping[str, Range],
+    *,
+    hard_swish: Gating = "decompose",
+    silu: Gating = "decompose",
+    bits: Bits = ALL_8,
+    grid: Grid = INT8_GRID,
 ) -> Graph:
     """The int8 graph of a float ``graph`` for the observed ``ranges`` (low, high) of its tensors.
 
     Activations: per tensor, affine, the range widened to hold 0, which is represented exactly. Weights: symmetric per
     output channel. Biases: int32 at ``input_scale * weight_scale[channel]``. Jacob et al. 2018 (arXiv 1712.05877),
-    section 2, with per-channel weights as in Krishnamoorthi 2018 (arXiv 1806.08342), section 3.
+    section 2, with per-channel weights as in Krishnamoorthi 2018 (arXiv 1806.08342), section 3. Activations of 16 bits
+    are symmetric, and the bias of a layer of 16 bits stays float32.
 
     Args:
         graph: from ``capture``; not changed.
@@ -42,64 +53,77 @@ def quantize(
         hard_swish: "decompose" into an affine gate and a product, which are integer operators in every runtime;
             "native" keeps the operator, which no runtime computes in integers fast.
         silu: likewise, with a sigmoid as the gate.
+        bits: the nodes of ``graph`` that compute in 16 bits or in float (32); see :mod:`edgecnn.compress.bits`.
+        grid: what weights are rounded to.
 
     Raises:
-        UsageError: the graph is quantized already, or a range is missing.
+        UsageError: the graph is quantized already, or a range is missing; or as ``with_bits``.
         ModelError: a clamp that excludes 0 (int8 ranges always hold 0).
     """
     if graph.quantized:
         raise UsageError("the graph is already quantized", hint="start from the float graph")
     limits = _limits(graph, ranges)
-    graph = decompose(graph, hard_swish=hard_swish, silu=silu)
+    graph = decompose(with_bits(graph, bits), hard_swish=hard_swish, silu=silu)
     qparams = _activations(graph, limits)
-    weights: dict[str, Array] = {}
+    weights = dict(graph.weights)
     weight_scales: dict[str, Array] = {}
     for node in graph.nodes:
-        if node.op in (Op.CONV, Op.LINEAR):
-            numbers = _layer(graph, node, qparams)
+        if node.op in (Op.CONV, Op.LINEAR) and node.bits < 32:
+            numbers = _layer(graph, node, qparams, grid)
             weights |= {f"{node.name}.weight": numbers.weight, f"{node.name}.bias": numbers.bias}
             weight_scales[node.name] = numbers.scale
     return replace(graph, weights=weights, qparams=qparams, weight_scales=weight_scales)
 
 
 def decompose(graph: Graph, *, hard_swish: Gating = "decompose", silu: Gating = "decompose") -> Graph:
-    """The float ``graph`` with the operators that its quantized form has; see ``quantize``. Computes the same."""
+    """The float ``graph`` with the operators that its quantized form has; see ``quantize``. Computes the same.
+
+    What is to compute in float keeps its operators: these runtimes have fast.
+    """
     graph = decompose_hard_sigmoid(graph)
     graph = decompose_hard_swish(graph) if hard_swish == "decompose" else graph
     return decompose_silu(graph) if silu == "decompose" else graph
 
 
-def activation_qparams(low: float, high: float) -> QParams:
+def activation_qparams(low: float, high: float, bits: int = 8) -> QParams:
     """Numbers for real values in [low, high], widened to hold 0; a range of nothing but 0 becomes [0, 1]."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = np.float32((high - low) / LEVELS)
+    symmetric = bits == 16
+    scale = np.float32(max(-low, high) / 32767 if symmetric else (high - low) / LEVELS)
     if scale < np.finfo(np.float32).tiny:
-        return UNIT
+        return UNIT_16 if symmetric else UNIT
+    if symmetric:
+        return QParams(float(scale), 0, 16)
     zero_point = round(INT8[0] - low / float(scale))
     return QParams(float(scale), min(INT8[1], max(INT8[0], zero_point)))
 
 
 @dataclass(frozen=True)
 class LayerNumbers:
-    """A convolution's or linear layer's integers: weight int8 (O, ...), bias int32 (O,), scale float32 (O,)."""
+    """A convolution's or linear layer's integers: weight int8 (O, ...), bias int32 (O,), scale float32 (O,).
+
+    In a layer of 16 bits the bias is float32.
+    """
 
     weight: Array
     bias: Array
     scale: Array
 
 
-def quantize_layer(weight: Array, bias: Array, source: QParams, target: QParams) -> LayerNumbers:
-    """Symmetric int8 weights per output channel and int32 biases, from float ones.
+def quantize_layer(
+    weight: Array, bias: Array, source: QParams, target: QParams, grid: Grid = INT8_GRID
+) -> LayerNumbers:
+    """Symmetric int8 weights per output channel, or those of another ``grid``, and int32 biases, from float ones.
 
-    ``scale[c] = max |w[c]| / 127``. It is made wider where that would overflow the bias, or where a channel of
-    (nearly) no weight would give a multiplier so small that runtimes refuse it; the wider scale then costs less than
+    ``scale[c] = max |w[c]| / 127`` by default. It is made wider where that would overflow the bias, or where a channel
+    of (nearly) no weight would give a multiplier so small that runtimes refuse it; the wider scale then costs less than
     a step of the output.
     """
-    magnitude = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).max(1)
-    scale = np.maximum(magnitude / WEIGHT_MAX, np.abs(bias.astype(np.float64)) / (source.scale * BIAS_MAX))
+    scale = np.maximum(grid.scales(weight), np.abs(bias.astype(np.float64)) / (source.scale * BIAS_MAX))
     scale = np.maximum(scale, FINEST_STEP * target.scale / source.scale).astype(np.float32)
+    scale = np.full_like(scale, scale.max()) if grid.per_tensor else scale
     column = scale.astype(np.float64).reshape(-1, *([1] * (weight.ndim - 1)))
-    integers = np.clip(np.rint(weight / column), -WEIGHT_MAX, WEIGHT_MAX).astype(np.int8)
+    integers = np.clip(np.rint(weight / column), -grid.largest, grid.largest).astype(np.int8)
     offsets = np.rint(bias.astype(np.float64) / (scale.astype(np.float64) * source.scale))
     return LayerNumbers(integers, np.clip(offsets, *BIAS_LIMITS).astype(np.int32), scale)
 
@@ -110,9 +134,10 @@ def input_qparams(node: Node) -> QParams:
     return QParams(float(np.float32(1 / (255 * std))), round(255 * mean) - 128)
 
 
-def _layer(graph: Graph, node: Node, qparams: dict[str, QParams]) -> LayerNumbers:
+def _layer(graph: Graph, node: Node, qparams: dict[str, QParams], grid: Grid) -> LayerNumbers:
     weight, bias = graph.weights[f"{node.name}.weight"], graph.weights[f"{node.name}.bias"]
-    return quantize_layer(weight, bias, qparams[node.inputs[0]], qparams[node.name])
+    numbers = quantize_layer(weight, bias, qparams[node.inputs[0]], qparams[node.name], grid)
+    return replace(numbers, bias=bias) if node.bits == 16 else numbers
 
 
 def _limits(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -146,36 +171,44 @@ def _saturation(graph: Graph, node: Node) -> Range:
 
 
 def _activations(graph: Graph, limits: Mapping[str, Range]) -> dict[str, QParams]:
-    """Numbers for every tensor; tensors that must share theirs get the hull of their ranges."""
-    fixed = {node.name: known for node in graph.nodes if (known := fixed_qparams(node)) is not None}
+    """Numbers for every tensor that has any; tensors that must share theirs get the hull of their ranges."""
+    bits = tensor_bits(graph)
+    numbered = [node for node in graph.nodes if node.name in bits]
+    fixed = {node.name: known for node in numbered if (known := fixed_qparams(node, bits[node.name])) is not None}
     qparams: dict[str, QParams] = {}
-    for members in _sharing_groups(graph, limits, fixed).groups():
+    for members in _sharing_groups(graph, limits, fixed, bits).groups():
+        if members[0] not in bits:
+            continue
         given = [fixed[member] for member in members if member in fixed]
         ranges = [limits.get(member, (0.0, 1.0)) for member in members]
         hull = min(low for low, _ in ranges), max(high for _, high in ranges)
-        qparams |= dict.fromkeys(members, given[0] if given else activation_qparams(*hull))
-    return {node.name: qparams[node.name] for node in graph.nodes}
+        qparams |= dict.fromkeys(members, given[0] if given else activation_qparams(*hull, bits[members[0]]))
+    return {node.name: qparams[node.name] for node in numbered}
 
 
-def fixed_qparams(node: Node) -> QParams | None:
+def fixed_qparams(node: Node, bits: int = 8) -> QParams | None:
     """Numbers that follow from the operator alone."""
     if node.op is Op.INPUT:
         return input_qparams(node)
     if node.op is Op.SIGMOID:
-        return SIGMOID
-    return UNIT if node.attrs.get("clamp") == [0.0, 1.0] else None
+        return SIGMOID_16 if bits == 16 else SIGMOID
+    if node.attrs.get("clamp") != [0.0, 1.0]:
+        return None
+    return UNIT_16 if bits == 16 else UNIT
 
 
-def _sharing_groups(graph: Graph, limits: Mapping[str, Range], fixed: Mapping[str, QParams]) -> Ties:
-    """Which tensors have the same numbers."""
+def _sharing_groups(
+    graph: Graph, limits: Mapping[str, Range], fixed: Mapping[str, QParams], bits: Mapping[str, int]
+) -> Ties:
+    """Which tensors have the same numbers; tensors of other bits never have."""
     ties = Ties(graph)
     for node in graph.nodes:
-        if node.op in SHARING:
+        if node.op in SHARING and bits.get(node.name) == bits.get(node.inputs[0]):
             ties.join(node.name, node.inputs[:1])
     for node in graph.nodes:
-        if node.op is Op.CONCAT:
+        if node.op is Op.CONCAT and node.name in bits:
             for name in node.inputs:
-                if _may_join(graph, node, ties.group(name), limits, fixed):
+                if bits.get(name) == bits[node.name] and _may_join(graph, node, ties.group(name), limits, fixed):
                     ties.join(node.name, [name])
     return ties
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgecnn.compress.bits import SHARING
 from edgecnn.compress.calibrate import calibrate
 from edgecnn.compress.layer_facts import GATE, WEIGHTED, grid_of, reach, span
 from edgecnn.compress.observer import Range
-from edgecnn.compress.quantize import SHARING
 from edgecnn.compress.ranges import Method
-from edgecnn.compress.simulate import dequantized
 from edgecnn.graph.interpret import Images
 from edgecnn.graph.ir import Graph, Node, Op
+from edgecnn.graph.weights import real_weights
 
 EARLY = 8  # tensors that are compared: deeper ones say more of the network than of the picture
 SAME = 0.01  # ranges so near are the same: what rounding to a zero point leaves is a part of it
@@ -80,8 +80,8 @@ def reads_alike(real: Graph, integer: Graph) -> bool:
     normalize = normalization_of(real)
     if normalize is None or ours != theirs:
         return bool(ours == theirs)
-    numbers = dequantized(integer, normalize.name)
-    return all(np.allclose(real.weights[key], value, rtol=0.02, atol=0.02) for key, value in numbers.items())
+    numbers, keys = real_weights(integer), (f"{normalize.name}.{part}" for part in ("weight", "bias"))
+    return all(np.allclose(real.weights[key], numbers[key], rtol=0.02, atol=0.02) for key in keys)
 
 
 def normalization_of(graph: Graph) -> Node | None:

@@ -73,19 +73,23 @@ class InputMoments:
         return {name: total / self._seen[name] for name, total in self._sums.items()}
 
 
-def rounded(graph: Graph, quantized: Graph, moments: Mapping[str, Tensor]) -> Graph:
+def rounded(graph: Graph, quantized: Graph, moments: Mapping[str, Tensor], largest: int = WEIGHT_MAX) -> Graph:
     """The ``quantized`` graph with the weights and biases of the float ``graph`` rounded by second order.
 
     ``moments`` by layer, of what the float graph's layers meet; a layer without stays as it is. The same scales.
-    Where only weights are stored in fewer bits the bias stays real.
+    A layer whose weights stay real is passed over; a bias that is real stays so. ``largest``: integers lie in
+    [-largest, largest]; 4-bit ones in [-7, 7].
     """
     weights = dict(quantized.weights)
     for name, matrix in moments.items():
+        if name not in quantized.weight_scales:
+            continue
         weight, bias = f"{name}.weight", f"{name}.bias"
         was = LayerNumbers(weights[weight], weights[bias], quantized.weight_scales[name])
-        source = quantized.qparams[graph.node(name).inputs[0]].scale if quantized.quantized else None
-        largest = INT4_MAX if is_int4(quantized, name) else WEIGHT_MAX
-        numbers = round_weights(was, graph.weights[weight], graph.weights[bias], matrix, source, largest)
+        whole = weights[bias].dtype == np.int32
+        source = quantized.qparams[graph.node(name).inputs[0]].scale if whole else None
+        most = INT4_MAX if is_int4(quantized, name) else largest
+        numbers = round_weights(was, graph.weights[weight], graph.weights[bias], matrix, source, most)
         weights |= {weight: numbers.weight, bias: numbers.bias}
     return replace(quantized, weights=weights)
 

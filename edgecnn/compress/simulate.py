@@ -23,7 +23,8 @@ from edgecnn.errors import UsageError
 from edgecnn.graph import integer as integers
 from edgecnn.graph import real as reals
 from edgecnn.graph.interpret import Images, Observe
-from edgecnn.graph.ir import Array, Graph, Node, Op
+from edgecnn.graph.ir import Graph, Node, Op
+from edgecnn.graph.weights import real_weights
 
 Chosen = bool | Collection[str]  # all, none, or these nodes by name
 Value = TypeVar("Value")
@@ -40,11 +41,7 @@ class Simulation:
         _check_twins(real, integer)
         self.real, self.integer = real, integer
         self._weights = {key: torch.from_numpy(np.array(array)) for key, array in real.weights.items()}
-        self._rounded = {
-            key: torch.from_numpy(array)
-            for name in integer.weight_scales
-            for key, array in dequantized(integer, name).items()
-        }
+        self._rounded = {key: torch.from_numpy(np.array(array)) for key, array in real_weights(integer).items()}
 
     @torch.no_grad()
     def run(
@@ -82,8 +79,10 @@ class Simulation:
         return reals.compute(node, inputs, numbers.get(f"{node.name}.weight"), numbers.get(f"{node.name}.bias"))
 
     def round(self, node: Node, values: Tensor, images: Tensor) -> Tensor:
-        """The node's output ``values`` on the int8 graph's grid."""
-        qparams = self.integer.qparams[node.name]
+        """The node's output ``values`` on the int8 graph's grid, if it has one."""
+        qparams = self.integer.qparams.get(node.name)
+        if qparams is None:
+            return values
         if node.op is Op.INPUT:
             return integers.read_pixels(images).sub_(qparams.zero_point).mul_(qparams.scale)
         return integers.on_grid(values, qparams)
@@ -102,18 +101,6 @@ def walk(graph: Graph, compute: Callable[[Node, list[Value]], Value]) -> Value:
             if last_use[name] == index and name != graph.output:
                 alive.pop(name, None)
     return alive[graph.output]
-
-
-def dequantized(integer: Graph, name: str) -> dict[str, Array]:
-    """The real weight and bias (float32) that a layer's integers stand for, by their keys in ``Graph.weights``."""
-    scale = integer.weight_scales[name].astype(np.float64)
-    weight, bias = integer.weights[f"{name}.weight"], integer.weights[f"{name}.bias"]
-    source = integer.qparams[integer.node(name).inputs[0]].scale
-    column = scale.reshape(-1, *([1] * (weight.ndim - 1)))
-    return {
-        f"{name}.weight": (weight * column).astype(np.float32),
-        f"{name}.bias": (bias * (scale * source)).astype(np.float32),
-    }
 
 
 def batches(images: Images, size: int = BATCH) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """What is the same for all formats: the graph said in operators that integer kernels have.
 
-Quantized, an activation function becomes the two operators that runtimes execute in integers: hard-swish and SiLU are
-a gate and a multiplication. The gate's numbers are fixed, since its values are in [0, 1]. Float graphs keep these
+In integers an activation function becomes the two operators that runtimes execute: hard-swish and SiLU are a gate and a
+multiplication. The gate's numbers are fixed, since its values are in [0, 1]. What computes in float keeps these
 functions: runtimes have fast float kernels for them.
 """
 
@@ -11,6 +11,7 @@ import dataclasses
 
 from edgecnn.graph.ir import Graph, Node, Op, QParams
 
+GROUPED = "/columns"  # between the name of a tensor and how many of its columns are one in the file
 RESERVED = ("image", "logits")  # the names of the file's input and output
 HARD_GATE = QParams(1 / 255, -128)
 SMOOTH_GATE = QParams(1 / 256, -128)
@@ -29,10 +30,10 @@ def lower(graph: Graph) -> Graph:
     nodes: list[Node] = []
     qparams = dict(renamed.qparams)
     for node in renamed.nodes:
-        for part in _spell_out(node):
-            nodes.append(part)
-            if part.name not in qparams:
-                qparams[part.name] = HARD_GATE if part.op is Op.AFFINE else SMOOTH_GATE
+        parts = _spell_out(node) if renamed.is_integer(node) else [node]
+        nodes += parts
+        for gate in parts[:-1]:
+            qparams[gate.name] = HARD_GATE if gate.op is Op.AFFINE else SMOOTH_GATE
     return renamed.with_nodes(tuple(nodes), qparams=qparams)
 
 
@@ -73,5 +74,5 @@ def graph_name(tensor: str) -> str | None:
     """The graph's name of a file's tensor; ``None`` for the file's input and output and for an operator's helpers."""
     if tensor in RESERVED:
         return None
-    name = tensor.removesuffix("/tensor")
+    name = tensor.partition(GROUPED)[0].removesuffix("/tensor")
     return None if "/" in name else name

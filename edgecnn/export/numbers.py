@@ -9,15 +9,17 @@ from edgecnn.graph.ir import Graph, QParams
 
 
 def integer_clamp(qparams: QParams, clamp: Sequence[float | None] | None) -> tuple[int, int] | None:
-    """``clamp`` (real bounds, ``None`` = open) in steps of ``qparams``; ``None`` when the int8 range implies it."""
+    """``clamp`` (real bounds, ``None`` = open) in steps of ``qparams``; ``None`` when their range implies it."""
     low, high = clamp or (None, None)
-    bottom = -128 if low is None else _step(qparams, low)
-    top = 127 if high is None else _step(qparams, high)
-    return None if (bottom, top) == (-128, 127) else (bottom, top)
+    bottom, top = qparams.ends
+    bottom = bottom if low is None else _step(qparams, low)
+    top = top if high is None else _step(qparams, high)
+    return None if (bottom, top) == qparams.ends else (bottom, top)
 
 
 def _step(qparams: QParams, real: float) -> int:
-    return min(127, max(-128, qparams.zero_point + round(real / qparams.scale)))
+    bottom, top = qparams.ends
+    return min(top, max(bottom, qparams.zero_point + round(real / qparams.scale)))
 
 
 def pixel_qparams(graph: Graph) -> tuple[float, int]:

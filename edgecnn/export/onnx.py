@@ -17,6 +17,11 @@ Choices, each because ONNX Runtime's CPU kernels want it so (the result is valid
   for int8 weights only. So the file has int8 weights, and who runs it sets the option where VNNI is missing.
 * A clamp that the output's quantized range already implies is not written; one that it does not imply follows the
   QuantizeLinear as an integer Clip, where it does not keep the convolution from fusing.
+* Where a node computes in float, its operator stands between what its inputs and its output are: a tensor with numbers
+  is dequantized and quantized, one without is plain float. 16-bit tensors are int16, which opset 21 has; ONNX Runtime's
+  CPU kernels compute what lies between them in float32.
+* The first convolution reads several columns of padded pixels at once: :mod:`edgecnn.export.columns`,
+  :mod:`edgecnn.export.onnx_picture`.
 * ``factor * x + offset`` becomes one quantized addition: ``x + offset / factor`` is quantized at ``scale / factor`` and
   dequantized at ``scale``. Hard-swish then runs as an integer addition and an integer multiplication.
 """
@@ -30,9 +35,11 @@ from onnx import TensorProto, helper
 
 from edgecnn.bundle import write_atomically
 from edgecnn.errors import ModelError
+from edgecnn.export.columns import group_columns
 from edgecnn.export.lowering import lower
 from edgecnn.export.onnx_emit import EMITTERS
 from edgecnn.export.onnx_ops import ONNXWriter
+from edgecnn.export.onnx_picture import pad_picture
 from edgecnn.export.onnx_trace import trace
 from edgecnn.graph.ir import Graph
 from edgecnn.graph.weights import is_int4
@@ -42,7 +49,7 @@ __all__ = ["build", "render", "trace"]
 META_PREFIX = "edgecnn."  # of metadata keys: other tools write into the same table
 OPSET = 17
 IR_VERSION = 8  # what opset 17 came with: readable by ONNX Runtime 1.12 and later
-INT4 = 21, 10  # the opset and file version that brought 4-bit integers: ONNX Runtime 1.20 and later
+OPSET_21 = 21, 10  # and its file version: they brought 4-bit integers and int16 numbers; ONNX Runtime 1.20 and later
 
 
 def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
@@ -63,13 +70,15 @@ def build(graph: Graph, *, meta: dict[str, str]) -> onnx.ModelProto:
             "takes one range for all pictures of a batch",
             hint="quantize with the scheme int8 or int8-weights, or write TFLite",
         )
-    graph = lower(graph)
+    channels, height, width = graph.input.shape
+    graph = pad_picture(group_columns(lower(graph)))
     writer = ONNXWriter(graph)
     for node in graph.nodes:
         EMITTERS[node.op](writer, node)
     writer.op("Identity", [writer.real(graph.output)], "logits")
-    opset, ir_version = INT4 if any(is_int4(graph, node.name) for node in graph.nodes) else (OPSET, IR_VERSION)
-    channels, height, width = graph.input.shape
+    wide = any(qparams.bits == 16 for qparams in graph.qparams.values())
+    newer = wide or any(is_int4(graph, node.name) for node in graph.nodes)
+    opset, ir_version = OPSET_21 if newer else (OPSET, IR_VERSION)
     (classes,) = graph.node(graph.output).shape
     model = helper.make_model(
         helper.make_graph(

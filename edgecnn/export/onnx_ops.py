@@ -13,6 +13,9 @@ from edgecnn.export.numbers import integer_clamp
 from edgecnn.graph.ir import Array, Graph, Node, QParams
 from edgecnn.graph.weights import is_int4, pack_int4
 
+MOVED = "/moved"  # of an integer tensor whose values are only moved: what it is dequantized to does not matter
+SOURCE = "/source"  # of a tensor that is made real by plain arithmetic
+
 
 @dataclass
 class ONNXWriter:
@@ -45,18 +48,34 @@ class ONNXWriter:
 
     def real(self, name: str) -> str:
         """The float view of a tensor: itself, or its DequantizeLinear (written once)."""
-        if not self.graph.quantized:
+        qparams = self.graph.qparams.get(name)
+        if qparams is None:
             return name
         if name not in self.dequantized:
             self.dequantized.add(name)
-            numbers = self.numbers(name, self.graph.qparams[name].scale, unsigned(self.graph.qparams[name]))
-            self.op("DequantizeLinear", [name, *numbers], f"{name}/real")
+            self.op("DequantizeLinear", [name, *self.numbers(name, qparams.scale, zero_point(qparams))], f"{name}/real")
         return f"{name}/real"
+
+    def source(self, node: Node) -> str:
+        """The float view of what a layer with weights reads.
+
+        ONNX Runtime takes float weights between DequantizeLinear and QuantizeLinear for a mistake and rounds them to
+        int8, with one scale for all; and it moves these two about. A layer that is to stay in float gets its input by
+        plain arithmetic.
+        """
+        (name,) = node.inputs
+        qparams, view = self.graph.qparams.get(name), f"{node.name}{SOURCE}"
+        if self.graph.is_integer(node) or qparams is None:
+            return self.real(name)
+        whole = self.op("Cast", [name], f"{view}/whole", to=onnx.TensorProto.FLOAT)
+        zero = self.constant(f"{view}/zero", zero_point(qparams).astype(np.float32))
+        scale = self.constant(f"{view}/scale", np.float32(qparams.scale))
+        return self.op("Mul", [self.op("Sub", [whole, zero], f"{view}/centred"), scale], view)
 
     def weight(self, node: Node) -> list[str]:
         """The float views of a node's weight and bias."""
         names = [f"{node.name}.weight", f"{node.name}.bias"]
-        if not self.graph.quantized:
+        if not self.graph.is_integer(node):
             return [self._stored(node, name) for name in names]
         for name in names:
             self.constant(name, self.graph.weights[name])
@@ -72,7 +91,7 @@ class ONNXWriter:
         return [f"{name}/real" for name in names]
 
     def _stored(self, node: Node, name: str) -> str:
-        """The float32 view of a weight or bias of a network that is computed in real numbers.
+        """The float32 view of a weight or bias of a layer that is computed in real numbers.
 
         Cast and Mul, not DequantizeLinear: see :mod:`edgecnn.export.onnx`.
         """
@@ -96,13 +115,30 @@ class ONNXWriter:
 
     def emit(self, node: Node, kind: str, inputs: list[str], *, scale_by: float = 1.0, **attrs: Any) -> None:
         """Write the operator, then what its output needs: a clamp, or quantization at ``scale * scale_by``."""
-        low, high = node.attrs.get("clamp") or (None, None)
-        if self.graph.quantized:
+        if self.graph.is_integer(node):
             self._quantize(node, self.op(kind, inputs, f"{node.name}/float", **attrs), scale_by)
-        elif low is None and high is None:
-            self.op(kind, inputs, node.name, **attrs)
+            return
+        clamped, quantized = has_clamp(node), node.name in self.graph.qparams
+        suffix = "/unclamped" if clamped else "/float" if quantized else ""
+        self.finish(node, self.op(kind, inputs, node.name + suffix, **attrs))
+
+    def finish(self, node: Node, source: str) -> None:
+        """What the output of a node that computes in float needs: its clamp, and its numbers if it has some."""
+        qparams = self.graph.qparams.get(node.name)
+        if has_clamp(node):
+            target = node.name if qparams is None else f"{node.name}/float"
+            self.clip(target, source, *node.attrs["clamp"])
+            source = target
+        if qparams is not None:
+            numbers = self.numbers(f"{node.name}/out", qparams.scale, zero_point(qparams))
+            self.op("QuantizeLinear", [source, *numbers], node.name)
+
+    def move(self, node: Node, kind: str, *more: str, **attrs: Any) -> None:
+        """An operator that moves values and computes nothing: on the integers where the node has them."""
+        if self.graph.is_integer(node):
+            self.op(kind, [node.inputs[0], *more], node.name, **attrs)
         else:
-            self.clip(node.name, self.op(kind, inputs, f"{node.name}/unclamped", **attrs), low, high)
+            self.emit(node, kind, [self.real(node.inputs[0]), *more], **attrs)
 
     def clip(self, name: str, source: str, low: float | None, high: float | None, dtype: Any = np.float32) -> None:
         """A clamp: Relu where that says it, else Clip."""
@@ -119,12 +155,17 @@ class ONNXWriter:
         qparams = self.graph.qparams[node.name]
         bounds = integer_clamp(qparams, node.attrs.get("clamp"))
         name = node.name if bounds is None else f"{node.name}/unclamped"
-        numbers = self.numbers(f"{node.name}/out", qparams.scale * scale_by, unsigned(qparams))
+        numbers = self.numbers(f"{node.name}/out", qparams.scale * scale_by, zero_point(qparams))
         self.op("QuantizeLinear", [source, *numbers], name)
         if bounds is not None:
             self.clip(node.name, name, bounds[0] + 128, bounds[1] + 128, np.uint8)
 
 
-def unsigned(qparams: QParams) -> Array:
-    """The zero point of the uint8 that stands for an int8."""
-    return np.array(qparams.zero_point + 128, np.uint8)
+def has_clamp(node: Node) -> bool:
+    """Whether the node clamps its output."""
+    return any(end is not None for end in node.attrs.get("clamp") or ())
+
+
+def zero_point(qparams: QParams) -> Array:
+    """The zero point in the file: of the uint8 that stands for an int8, or of an int16."""
+    return np.array(0, np.int16) if qparams.bits == 16 else np.array(qparams.zero_point + 128, np.uint8)

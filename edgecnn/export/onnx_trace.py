@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgecnn.catalog import require
+from edgecnn.export.columns import ungrouped
 from edgecnn.export.lowering import graph_name
+from edgecnn.export.onnx_ops import MOVED, SOURCE
+from edgecnn.export.onnx_picture import traced_picture
 from edgecnn.graph.ir import Array
 
 MOVES = ("Pad", "Slice", "Gather")  # written on the integers
@@ -35,22 +38,31 @@ def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
     options.add_session_config_entry("session.x64quantprecision", "1")  # exact sums on x86 without VNNI, see the writer
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     values = session.run(list(kept), {"image": images})
-    numbers = _numbers(model.graph)
-    return {
-        name: _real(value, *numbers[tensor]) if tensor in numbers else value
-        for (tensor, name), value in zip(kept.items(), values, strict=True)
-    }
+    constants = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
+    numbers = _numbers(model.graph, constants)
+    found = traced_picture(constants, images)
+    for (tensor, name), value in zip(kept.items(), values, strict=True):
+        plain = _real(value, *numbers[tensor]) if tensor in numbers else value
+        found[name] = planes(ungrouped(tensor, plain.transpose(0, 2, 3, 1))) if value.ndim == 4 else plain
+    return found
 
 
-def _numbers(graph: Any) -> dict[str, tuple[Array, Array]]:
-    """Scale and zero point of every uint8 tensor: those of its DequantizeLinear, or of what is moved out of it."""
-    constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
+def planes(value: Array) -> Array:
+    """(N, H, W, C) -> (N, C, H, W)."""
+    return np.ascontiguousarray(value.transpose(0, 3, 1, 2))
+
+
+def _numbers(graph: Any, constants: dict[str, Array]) -> dict[str, tuple[Array, Array]]:
+    """Scale and zero point of every integer tensor: those of what makes it real, or of what is moved out of it."""
     found: dict[str, tuple[Array, Array]] = {}
     for node in reversed(graph.node):
-        if node.op_type == "DequantizeLinear" and node.input[0] not in constants:
+        moved = node.output[0].removesuffix(MOVED)
+        if (node.op_type in MOVES or moved != node.output[0]) and moved in found:
+            found[node.input[0]] = found[moved]
+        elif node.op_type == "DequantizeLinear" and node.input[0] not in constants:
             found[node.input[0]] = (constants[node.input[1]], constants[node.input[2]])
-        elif node.op_type in MOVES and node.output[0] in found:
-            found[node.input[0]] = found[node.output[0]]
+        elif node.op_type == "Cast" and (view := node.output[0].removesuffix("/whole")).endswith(SOURCE):
+            found[node.input[0]] = (constants[f"{view}/scale"], constants[f"{view}/zero"])
     return found
 
 

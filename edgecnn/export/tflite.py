@@ -1,4 +1,4 @@
-"""TFLite, written straight from the graph: float32, or int8 with the graph's own numbers.
+"""TFLite, written straight from the graph: float32, or with the graph's own numbers.
 
 Input ``image`` uint8 (batch, H, W, C), output ``logits`` float32 (batch, classes). The batch is dynamic: the shapes
 say 1, the shape signature says -1, and ``resize_tensor_input`` takes any. :mod:`edgecnn.export.tflite_ops` explains
@@ -12,11 +12,12 @@ from pathlib import Path
 
 from edgecnn.bundle import write_atomically
 from edgecnn.errors import ModelError
+from edgecnn.export.borders import with_borders
+from edgecnn.export.columns import group_columns
 from edgecnn.export.lowering import graph_name, lower
 from edgecnn.export.tflite_builder import META_ENTRY
 from edgecnn.export.tflite_emit import EMITTERS
 from edgecnn.export.tflite_ops import TFLiteWriter
-from edgecnn.export.tflite_stem import pair_columns
 from edgecnn.export.tflite_trace import TRACE_ENTRY, trace
 from edgecnn.graph.ir import Graph
 
@@ -41,12 +42,12 @@ def build(graph: Graph, *, meta: dict[str, str]) -> bytes:
             f"'{grouped[0]}' has {graph.weight_scales[grouped[0]].shape[1]} scales per output channel; TFLite has one",
             hint="quantize it with weight_group=0",
         )
-    graph = pair_columns(lower(graph))
+    graph = group_columns(with_borders(lower(graph)))
     writer = TFLiteWriter(graph)
     for node in graph.nodes:
         EMITTERS[node.op](writer, node)
     output = writer.true(graph.output)
-    if graph.quantized:
+    if graph.output in graph.qparams:
         logits = writer.builder.activation("logits", graph.node(graph.output).shape, "float32")
         output = writer.operator("DEQUANTIZE", [output], logits, table="DequantizeOptions")
     else:

@@ -27,7 +27,9 @@ _TYPE_CODES = {
     "uint8": "UINT8",
     "int8": "INT8",
     "int4": "INT4",
+    "int16": "INT16",
     "int32": "INT32",
+    "int64": "INT64",
 }
 _LAST_OLD_OPERATOR = 127  # codes beyond this do not fit the schema's first, one-byte field
 
@@ -51,6 +53,7 @@ class TFLiteBuilder:
     """Collects tensors and operators of one subgraph; ``finish`` gives the file's bytes."""
 
     tensors: list[Any] = field(default_factory=list)
+    dtypes: list[str] = field(default_factory=list)  # of the tensors
     operators: list[Any] = field(default_factory=list)
     buffers: list[Any] = field(default_factory=lambda: [schema().BufferT()])  # number 0 is the empty one
     codes: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -132,6 +135,7 @@ class TFLiteBuilder:
             tensor.quantization.zeroPoint = np.asarray(quantization.zero_point, np.int64).reshape(-1)
             tensor.quantization.quantizedDimension = quantization.axis
         self.tensors.append(tensor)
+        self.dtypes.append(dtype)
         return len(self.tensors) - 1
 
     def _buffer(self, content: Array) -> int:

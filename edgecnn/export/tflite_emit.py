@@ -13,6 +13,8 @@ from edgecnn.export.tflite_moves import MOVES
 from edgecnn.export.tflite_ops import TFLiteWriter, channels_last, symmetric
 from edgecnn.graph.ir import Node, Op, QParams
 
+LOGISTIC = {"int8": QParams(1 / 256, -128), "int16": QParams(1 / 32768, 0, 16)}
+
 
 def emit_input(w: TFLiteWriter, node: Node) -> None:
     """uint8 pixels to real or int8 numbers; exact when the normalization is one scale and one whole zero point."""
@@ -108,10 +110,9 @@ def emit_max_pool(w: TFLiteWriter, node: Node) -> None:
 def emit_avg_pool(w: TFLiteWriter, node: Node) -> None:
     """AVERAGE_POOL_2D in float, a depthwise convolution with weights 1 in int8."""
     words = w.builder.schema.Padding
-    if not w.graph.quantized:
-        w.emit(
-            node, "AVERAGE_POOL_2D", [w.index[node.inputs[0]]], _pool_options(node, words.VALID), table="Pool2DOptions"
-        )
+    if w.kind(node.name) != "int8":
+        source = [w.index[node.inputs[0]]]
+        w.emit(node, "AVERAGE_POOL_2D", source, _pool_options(node, words.VALID), table="Pool2DOptions")
         return
     (height, width), channels = node.attrs["kernel"], node.shape[0]
     ones = Quantization(np.full(channels, 1 / (height * width)), np.zeros(channels), 3)
@@ -135,42 +136,51 @@ def _pool_options(node: Node, padding: int, *, filters: bool = True) -> dict[str
 
 
 def emit_clamp(w: TFLiteWriter, node: Node) -> None:
-    """A clamp that no operator before it could take."""
-    if w.graph.quantized:
-        w.emit(node, "MUL", w.times_one(node.inputs[0], node.name), table="MulOptions")
+    """A clamp that no operator before it could take, or other numbers for the same values."""
+    (name,) = node.inputs
+    kinds = w.kind(name), w.kind(node.name)
+    if kinds == ("float32", "float32"):
+        w.clamp(node, w.index[name])
+    elif kinds[0] == kinds[1]:
+        w.emit(node, "MUL", w.times_one(name, node.name), table="MulOptions")
+    elif kinds[1] == "float32":
+        w.emit(node, "DEQUANTIZE", [w.true(name)], table="DequantizeOptions")
     else:
-        w.clamp(node, w.index[node.inputs[0]])
+        w.emit(node, "QUANTIZE", [w.true(name)], table="QuantizeOptions")
 
 
 def emit_affine(w: TFLiteWriter, node: Node) -> None:
     """``factor * (x + offset / factor)``: see the module's docstring for where the factor goes in int8."""
     factor, offset = float(node.attrs["factor"]), float(node.attrs["offset"])
-    if not w.graph.quantized:
+    if w.is_float(node):
         _affine_float(w, node, factor, offset)
         return
     (name,) = node.inputs
     source, ratio = w.index[name], w.ratio_in(node)
     if offset == 0.0:
-        constant = w.builder.constant(
-            f"{node.name}/factor", np.array([127 * np.sign(factor)], np.int8), symmetric(abs(factor) / 127)
-        )
+        constant = _scalar(w, node, "factor", factor)
         w.emit(node, "MUL", [source, constant], table="MulOptions", ratio=ratio)
         return
     if factor < 0:
         source = _negated(w, node, source)
     shift = ratio * offset / abs(factor)
-    constant = w.builder.constant(
-        f"{node.name}/shift", np.array([127 * np.sign(shift)], np.int8), symmetric(abs(shift) / 127)
-    )
+    constant = _scalar(w, node, "shift", shift)
     w.emit(node, "ADD", [source, constant], table="AddOptions", ratio=ratio / abs(factor))
 
 
+def _scalar(w: TFLiteWriter, node: Node, word: str, value: float) -> int:
+    """A constant in the arithmetic of the node: its last step."""
+    top = w.graph.qparams[node.name].ends[1]
+    steps = np.array([top * np.sign(value)], w.kind(node.name))
+    return w.builder.constant(f"{node.name}/{word}", steps, symmetric(abs(value) / top))
+
+
 def _negated(w: TFLiteWriter, node: Node, source: int) -> int:
-    """``-x``, exactly: q becomes ``-1 - q``."""
-    q = w.graph.qparams[node.inputs[0]]
-    numbers = Quantization(np.array([q.scale * w.ratio_in(node)]), np.array([-1 - q.zero_point]))
-    output = w.builder.activation(f"{node.name}/negated", channels_last(node.shape), "int8", numbers)
-    minus = w.builder.constant(f"{node.name}/minus", np.array([-1], np.int8), symmetric(1.0))
+    """``-x``, exactly: q becomes ``-1 - q``, or ``-q`` where the numbers are symmetric."""
+    q, kind = w.graph.qparams[node.inputs[0]], w.kind(node.inputs[0])
+    numbers = Quantization(np.array([q.scale * w.ratio_in(node)]), np.array([sum(q.ends) - q.zero_point]))
+    output = w.builder.activation(f"{node.name}/negated", channels_last(node.shape), kind, numbers)
+    minus = w.builder.constant(f"{node.name}/minus", np.array([-1], kind), symmetric(1.0))
     return w.operator("MUL", [source, minus], output, table="MulOptions")
 
 
@@ -191,14 +201,14 @@ def emit_hard_sigmoid(w: TFLiteWriter, node: Node) -> None:
 
 
 def emit_sigmoid(w: TFLiteWriter, node: Node) -> None:
-    """LOGISTIC, whose int8 output is in steps of 1/256 from -128 by TFLite's rules."""
-    source = w.true(node.inputs[0])
-    fixed = QParams(1 / 256, -128)
-    if not w.graph.quantized or w.graph.qparams[node.name] == fixed:
+    """LOGISTIC, whose integer output has fixed numbers by TFLite's rules."""
+    source, kind = w.true(node.inputs[0]), w.kind(node.name)
+    fixed = LOGISTIC.get(kind)
+    if w.graph.qparams.get(node.name) == fixed or fixed is None:
         w.emit(node, "LOGISTIC", [source])
         return
     numbers = Quantization(np.array([fixed.scale]), np.array([fixed.zero_point]))
-    steps = w.builder.activation(f"{node.name}/steps", channels_last(node.shape), "int8", numbers)
+    steps = w.builder.activation(f"{node.name}/steps", channels_last(node.shape), kind, numbers)
     w.emit(node, "QUANTIZE", [w.operator("LOGISTIC", [source], steps)], table="QuantizeOptions")
 
 

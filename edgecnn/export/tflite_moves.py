@@ -24,7 +24,7 @@ def emit_flatten(w: TFLiteWriter, node: Node) -> None:
         else:
             order = w.builder.constant(f"{node.name}/order", np.array([0, 3, 1, 2], np.int32))
             numbers = w.quantization(node.inputs[0], w.ratio_in(node))
-            planes = w.builder.activation(f"{node.name}/planes", shape, w.dtype, numbers)
+            planes = w.builder.activation(f"{node.name}/planes", shape, w.kind(node.inputs[0]), numbers)
             source = w.operator("TRANSPOSE", [source, order], planes, table="TransposeOptions")
     target = np.array([-1, *channels_last(node.shape)], np.int32)
     inputs = [source, w.builder.constant(f"{node.name}/shape", target)]
@@ -61,8 +61,8 @@ def emit_shuffle(w: TFLiteWriter, node: Node) -> None:
     (channels, *places), groups = node.shape, node.attrs["groups"]
     size, last = channels // groups, len(places) + 1
     numbers = w.quantization(node.inputs[0], w.ratio_in(node))
-    apart = w.builder.activation(f"{node.name}/apart", (*places, groups, size), w.dtype, numbers)
-    dealt = w.builder.activation(f"{node.name}/dealt", (*places, size, groups), w.dtype, numbers)
+    apart = w.builder.activation(f"{node.name}/apart", (*places, groups, size), w.kind(node.inputs[0]), numbers)
+    dealt = w.builder.activation(f"{node.name}/dealt", (*places, size, groups), w.kind(node.inputs[0]), numbers)
     shape = np.array([-1, *places, groups, size], np.int32)
     inputs = [w.index[node.inputs[0]], w.builder.constant(f"{node.name}/groups", shape)]
     source = w.operator("RESHAPE", inputs, apart, {"newShape": shape}, table="ReshapeOptions")

@@ -13,7 +13,8 @@ Tensors are NHWC. In int8, this is done so that XNNPACK takes every operator and
 
 Weights that are stored in fewer bits and computed in float32 are constants of int8, INT4 or float16 behind a
 DEQUANTIZE, which LiteRT computes once. Where activations are quantized while the network runs, the int8 constants go
-into the operators as they are: with a float input that makes them hybrid ones.
+into the operators as they are: with a float input that makes them hybrid ones. With 16-bit activations (TFLite's 16x8
+scheme: weights int8, biases int64) the built-in kernels compute, not XNNPACK.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecnn.export.borders import kind_of
 from edgecnn.export.numbers import integer_clamp
 from edgecnn.export.tflite_builder import Quantization, TFLiteBuilder
 from edgecnn.graph.ir import Array, Graph, Node
@@ -30,9 +32,18 @@ from edgecnn.graph.weights import is_int4
 
 Options = dict[str, Any]
 
-# The newest operator version each int8 kernel needs (1 in float); older runtimes refuse a newer version, so no higher
-# than that.
-_INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1}
+# The newest operator version each integer kernel needs (1 in float), and that of the others; older runtimes refuse a
+# newer version, so no higher than that.
+_VERSIONS = {
+    "int8": ({"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1}, 2),
+    "int16": (
+        {
+            **{"CONV_2D": 4, "DEPTHWISE_CONV_2D": 5, "FULLY_CONNECTED": 7, "RESHAPE": 1, "QUANTIZE": 2, "MUL": 4},
+            **{"MAXIMUM": 4, "MINIMUM": 4, "TRANSPOSE": 5, "STRIDED_SLICE": 4},
+        },
+        3,
+    ),
+}
 # Clamps as a fused activation and, where one does not say it, an operator after it (XNNPACK takes no RELU_0_TO_1).
 _FUSED: dict[tuple[float | None, float | None], tuple[str, str]] = {
     (0.0, None): ("RELU", ""),
@@ -57,21 +68,27 @@ class TFLiteWriter:
     restored: dict[str, int] = field(default_factory=dict)
 
     def quantization(self, name: str, ratio: float = 1.0) -> Quantization | None:
-        """The declared quantization of a tensor of the graph; ``None`` in a float graph."""
-        if not self.graph.quantized:
+        """The declared quantization of a tensor of the graph; ``None`` for float."""
+        q = self.graph.qparams.get(name)
+        if q is None:
             return None
-        q = self.graph.qparams[name]
         return Quantization(np.array([q.scale * ratio]), np.array([q.zero_point]))
 
-    @property
-    def dtype(self) -> str:
-        """What activations are made of."""
-        return "int8" if self.graph.quantized else "float32"
+    def kind(self, name: str) -> str:
+        """What a tensor is made of: all around a node, but for its own weights, are of one kind."""
+        return kind_of(self.graph, name)
+
+    def is_float(self, node: Node) -> bool:
+        """Whether a node computes in float."""
+        return self.kind(node.name) == "float32"
 
     def tensor(self, node: Node, suffix: str = "", ratio: float = 1.0, like: str = "") -> int:
         """A tensor shaped as ``node``'s, quantized as ``like``'s (default: as its own)."""
         return self.builder.activation(
-            node.name + suffix, channels_last(node.shape), self.dtype, self.quantization(like or node.name, ratio)
+            node.name + suffix,
+            channels_last(node.shape),
+            self.kind(like or node.name),
+            self.quantization(like or node.name, ratio),
         )
 
     def true(self, name: str) -> int:
@@ -90,16 +107,21 @@ class TFLiteWriter:
         not.
         """
         ratio = self.ratio.get(name, 1.0)
-        one = np.array([1], self.dtype)
-        numbers = symmetric(1 / ratio) if self.graph.quantized else None
+        one = np.array([1], self.kind(name))
+        numbers = None if self.kind(name) == "float32" else symmetric(1 / ratio)
         return [self.index[name], self.builder.constant(f"{name}/one{reader and '/for/'}{reader}", one, numbers)]
 
     def operator(
         self, kind: str, inputs: list[int], output: int, options: Options | None = None, *, table: str = ""
     ) -> int:
         """An operator in the version that the arithmetic needs."""
-        version = _INT8_VERSIONS.get(kind, 2) if self.graph.quantized else 1
-        return self.builder.operator(kind, inputs, output, options, table=table, version=version)
+        options = dict(options or {})
+        kinds = {self.builder.dtypes[index] for index in (inputs[0], output)}
+        integer = next((each for each in ("int16", "int8") if each in kinds), None)
+        versions, others = _VERSIONS[integer] if integer else ({}, 1)
+        if kind == "ADD" and integer == "int16":
+            options["potScaleInt16"] = False  # any scale, not only powers of two
+        return self.builder.operator(kind, inputs, output, options, table=table, version=versions.get(kind, others))
 
     def emit(
         self,
@@ -115,7 +137,7 @@ class TFLiteWriter:
         clamp = node.attrs.get("clamp")
         if ratio != 1.0:
             self.ratio[node.name] = ratio
-        if _is_open(clamp) or (self.graph.quantized and integer_clamp(self.graph.qparams[node.name], clamp) is None):
+        if _is_open(clamp) or (not self.is_float(node) and self._steps(node) is None):
             self.index[node.name] = self.operator(kind, inputs, self.tensor(node, ratio=ratio), options, table=table)
         elif table in _FUSING_TABLES and _bounds(clamp) in _FUSED and ratio == 1.0:
             self._fuse(node, kind, inputs, dict(options or {}), table)
@@ -131,18 +153,18 @@ class TFLiteWriter:
 
     def clamp(self, node: Node, source: int, ratio: float = 1.0) -> None:
         """Clamp ``source``, which is quantized as ``node`` is, into ``node``'s tensor."""
-        low, high = _bounds(node.attrs["clamp"])
-        bounds: tuple[Any, Any] = (low, high)
-        if self.graph.quantized:
-            bounds = integer_clamp(self.graph.qparams[node.name], [low, high]) or (None, None)
+        bounds: tuple[Any, Any] = _bounds(node.attrs["clamp"])
+        ends: tuple[int, ...] = ()
+        if not self.is_float(node):
+            bounds, ends = self._steps(node) or (None, None), self.graph.qparams[node.name].ends
         steps = [
             (kind, end)
             for kind, end in zip(("MAXIMUM", "MINIMUM"), bounds, strict=True)
-            if end not in (None, -128, 127)
+            if end is not None and end not in ends
         ]
         for number, (kind, end) in enumerate(steps):
-            name = f"{node.name}/{kind.lower()}"
-            limit = self.builder.constant(name, np.array([end], self.dtype), self.quantization(node.name, ratio))
+            name, dtype = f"{node.name}/{kind.lower()}", self.kind(node.name)
+            limit = self.builder.constant(name, np.array([end], dtype), self.quantization(node.name, ratio))
             target = self.tensor(node, "" if number == len(steps) - 1 else f"/{number}", ratio)
             source = self.operator(kind, [source, limit], target, table="MaximumMinimumOptions")
         self.index[node.name] = source
@@ -150,7 +172,7 @@ class TFLiteWriter:
     def weights(self, node: Node, weight: Array, axis: int) -> list[int]:
         """Constants for a weight (in TFLite's layout, output channels along ``axis``) and the bias of ``node``."""
         bias = self.graph.weights[f"{node.name}.bias"]
-        if not self.graph.quantized:
+        if self.is_float(node):
             scale = self.graph.weight_scales.get(node.name)
             numbers = None if scale is None else Quantization(scale, np.zeros(len(scale), np.int64), axis)
             return [self._stored(node, "weight", weight, numbers), self._stored(node, "bias", bias, None)]
@@ -158,7 +180,10 @@ class TFLiteWriter:
         zeros = np.zeros(len(bias), np.int64)
         scales = self.graph.weight_scales[node.name].astype(np.float64)
         weight_numbers = Quantization(scales / self.ratio.get(source, 1.0), zeros, axis)
-        bias_numbers = Quantization(scales * self.graph.qparams[source].scale, zeros)
+        steps = scales * self.graph.qparams[source].scale
+        bias_numbers = Quantization(steps, zeros)
+        if node.bits == 16:
+            bias = np.rint(bias.astype(np.float64) / steps).astype(np.int64)
         return [
             self.builder.constant(f"{node.name}.weight", weight, weight_numbers),
             self.builder.constant(f"{node.name}.bias", bias, bias_numbers),
@@ -198,9 +223,9 @@ class TFLiteWriter:
             return self.index[name], getattr(words, word)
         value = None
         if lowest and not self._never_negative(name):
-            least = -128 if self.graph.quantized else np.finfo(np.float32).min
+            least = np.finfo(np.float32).min if self.is_float(node) else self.graph.qparams[name].ends[0]
             numbers = self.quantization(name, self.ratio_in(node))
-            value = self.builder.constant(f"{node.name}/lowest", np.array([least], self.dtype), numbers)
+            value = self.builder.constant(f"{node.name}/lowest", np.array([least], self.kind(name)), numbers)
         return self.pad(node, f"{node.name}/padded", value), words.VALID
 
     def pad(self, node: Node, name: str, value: int | None = None) -> int:
@@ -208,24 +233,31 @@ class TFLiteWriter:
         top, left, bottom, right = node.attrs["padding"]
         channels, height, width = self.graph.node(node.inputs[0]).shape
         wide = (height + top + bottom, width + left + right, channels)
-        output = self.builder.activation(name, wide, self.dtype, self.quantization(node.inputs[0], self.ratio_in(node)))
+        source = node.inputs[0]
+        numbers = self.quantization(source, self.ratio_in(node))
+        output = self.builder.activation(name, wide, self.kind(source), numbers)
         amounts = np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
-        inputs = [self.index[node.inputs[0]], self.builder.constant(f"{node.name}/padding", amounts)]
+        inputs = [self.index[source], self.builder.constant(f"{node.name}/padding", amounts)]
         if value is not None:
             return self.operator("PADV2", [*inputs, value], output, table="PadV2Options")
         return self.operator("PAD", inputs, output, table="PadOptions")
 
     def requantized(self, name: str, like: Node) -> int:
         """The tensor ``name`` in the numbers of ``like``'s output."""
-        if not self.graph.quantized or self.graph.qparams[name] == self.graph.qparams[like.name]:
+        if self.graph.qparams.get(name) == self.graph.qparams.get(like.name):
             return self.true(name)
         output = self.tensor(self.graph.node(name), f"/for/{like.name}", like=like.name)
         return self.operator("MUL", self.times_one(name, like.name), output, table="MulOptions")
 
+    def _steps(self, node: Node) -> tuple[int, int] | None:
+        """The clamp of a node in steps of its output, if it is not implied."""
+        return integer_clamp(self.graph.qparams[node.name], node.attrs.get("clamp"))
+
     def _never_negative(self, name: str) -> bool:
         """Whether zeros around the tensor are as good as the lowest value."""
-        if self.graph.quantized:
-            return self.graph.qparams[name].zero_point == -128
+        qparams = self.graph.qparams.get(name)
+        if qparams is not None and qparams.bits == 8:
+            return qparams.zero_point == -128
         low, _ = _bounds(self.graph.node(name).attrs.get("clamp"))
         return low is not None and low >= 0
 

@@ -19,13 +19,11 @@ CHANNELS_AT_ONCE = 8
 
 
 def pair_columns(graph: Graph) -> Graph:
-    """The int8 graph with its narrow stride-2 convolutions reading pairs of columns.
+    """The graph with its narrow int8 stride-2 convolutions reading pairs of columns.
 
     The pairs are a FLATTEN of shape (2 C, H, W / 2), which means what a reshape of an NHWC tensor does: only for
     TFLite.
     """
-    if not graph.quantized:
-        return graph
     nodes: list[Node] = []
     weights, qparams = dict(graph.weights), dict(graph.qparams)
     for node in graph.nodes:
@@ -49,7 +47,7 @@ def pair_columns(graph: Graph) -> Graph:
 
 
 def _narrow(graph: Graph, node: Node) -> bool:
-    if node.op is not Op.CONV or node.attrs["groups"] != 1:
+    if node.op is not Op.CONV or node.attrs["groups"] != 1 or not graph.is_integer(node):
         return False
     channels, _, width = graph.node(node.inputs[0]).shape
     fits = 2 * channels <= CHANNELS_AT_ONCE and width % 2 == 0

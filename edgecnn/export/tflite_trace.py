@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edgecnn.catalog import require
 from edgecnn.errors import UsageError
-from edgecnn.export.lowering import graph_name
+from edgecnn.export.columns import ungrouped
+from edgecnn.export.lowering import GROUPED, graph_name
 from edgecnn.export.tflite_builder import metadata, pack, unpack
 from edgecnn.graph.ir import Array
 
@@ -40,7 +41,7 @@ def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
     interpreter.invoke()
     details = {detail["index"]: detail for detail in interpreter.get_output_details()}
     return {
-        name: _as_in_graph(name, _real(interpreter.get_tensor(index), details[index]), notes)
+        name: _as_in_graph(name, details[index]["name"], _real(interpreter.get_tensor(index), details[index]), notes)
         for index, name in names.items()
     }
 
@@ -61,17 +62,19 @@ def _make_outputs(model: Any, output: str) -> dict[int, str]:
 
 
 def _real(value: Array, detail: dict[str, Any]) -> Array:
-    if value.dtype != np.int8:
+    if value.dtype == np.float32:
         return value
     scale, zero_point = detail["quantization"]
     return (value.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
-def _as_in_graph(name: str, value: Array, notes: dict[str, Any]) -> Array:
-    """Undo the writer's ratios and its (H, W, C) order of flattened pictures; pictures become channels first."""
-    value = value / np.float32(notes["ratio"].get(name, 1.0))
+def _as_in_graph(name: str, tensor: str, value: Array, notes: dict[str, Any]) -> Array:
+    """Undo the writer's ratios, groups of columns and (H, W, C) order of flattened pictures; pictures become channels
+    first. ``tensor`` is the name in the file.
+    """
+    value = value / np.float32(notes["ratio"].get(tensor if GROUPED in tensor else name, 1.0))
     if name in notes["flattened"]:
         channels, height, width = notes["flattened"][name]
         planes = value.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
         return np.ascontiguousarray(planes).reshape(len(value), -1)
-    return np.ascontiguousarray(value.transpose(0, 3, 1, 2)) if value.ndim == 4 else value
+    return np.ascontiguousarray(ungrouped(tensor, value).transpose(0, 3, 1, 2)) if value.ndim == 4 else value

@@ -1,4 +1,4 @@
-"""What each operator computes in a quantized graph, exactly: the specification that exported files are held against.
+"""What each operator computes in 8-bit integers, exactly: the specification that exported files are held against.
 
 Tensors hold the int8 values as float32 (whole numbers). With ``real = scale * (q - zero_point)`` for every tensor and
 ``requantize(v) = clamp(round_half_even(v) + zero_point_out)``, where ``v`` is in steps of the output:
@@ -38,8 +38,11 @@ EXACT_IN_FLOAT32 = 2**24
 
 
 def kernels(graph: Graph) -> dict[str, Kernel]:
-    """For each node of a quantized graph but the input: the function from its inputs, weight, bias to its output."""
-    return {node.name: _RULES[node.op](graph, node) for node in graph.nodes if node.op is not Op.INPUT}
+    """For each node that computes in integers, but the input: the function from its inputs, weight, bias to its
+    output.
+    """
+    integers = (node for node in graph.nodes if node.op is not Op.INPUT and graph.is_integer(node))
+    return {node.name: _RULES[node.op](graph, node) for node in integers}
 
 
 def read_pixels(images: Tensor) -> Tensor:
@@ -47,10 +50,14 @@ def read_pixels(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() - 128
 
 
+def to_steps(values: Tensor, qparams: QParams) -> Tensor:
+    """Real values as integers q (whole numbers in float32), rounded half to even."""
+    return (values / qparams.scale).round_().add_(qparams.zero_point).clamp_(*qparams.ends)
+
+
 def on_grid(values: Tensor, qparams: QParams) -> Tensor:
-    """Real values as int8 numbers represent them (fake quantization: Jacob et al. 2018, arXiv 1712.05877, eq. 12)."""
-    steps = (values / qparams.scale).round_().add_(qparams.zero_point).clamp_(*INT8)
-    return steps.sub_(qparams.zero_point).mul_(qparams.scale)
+    """Real values as integers represent them (fake quantization: Jacob et al. 2018, arXiv 1712.05877, eq. 12)."""
+    return to_steps(values, qparams).sub_(qparams.zero_point).mul_(qparams.scale)
 
 
 def integer_bounds(qparams: QParams, clamp: Sequence[float | None] | None) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Run an IR graph in torch, float or quantized.
 
 A quantized graph is computed in integers (see :mod:`edgecnn.graph.integer`): sums are exact, so the logits do not
-depend on the batch size, the number of threads or the order of anything.
+depend on the batch size, the number of threads or the order of anything. Where a part of it is not (see
+:class:`~edgecnn.graph.ir.Graph` for the rule), that part is computed in float32 on real values.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ class GraphModule(nn.Module):
         super().__init__()
         self.graph = graph
         self._last_use = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
-        self._kernels: dict[str, integer.Kernel] = integer.kernels(graph) if graph.quantized else {}
-        for key, array in (graph.weights if graph.quantized else real_weights(graph)).items():
+        self._kernels = integer.kernels(graph)
+        weights = real_weights(graph) | {
+            key: array for key, array in graph.weights.items() if key.rpartition(".")[0] in self._kernels
+        }
+        for key, array in weights.items():
             self.register_buffer(_buffer(key), torch.from_numpy(np.array(array)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -61,15 +65,17 @@ class GraphModule(nn.Module):
     def _compute(self, index: int, inputs: list[Tensor]) -> Tensor:
         node = self.graph.nodes[index]
         weight, bias = (self._buffers.get(_buffer(f"{node.name}.{key}")) for key in ("weight", "bias"))
-        if self.graph.quantized:
+        if node.name in self._kernels:
             return self._kernels[node.name](inputs, weight, bias)
-        return real.compute(node, inputs, weight, bias)
+        inputs = [self._real(name, values) for name, values in zip(node.inputs, inputs, strict=True)]
+        values = real.compute(node, inputs, weight, bias)
+        qparams = self.graph.qparams.get(node.name)
+        return values if qparams is None else integer.to_steps(values, qparams)
 
     def _real(self, name: str, values: Tensor) -> Tensor:
-        if not self.graph.quantized:
-            return values
-        qparams = self.graph.qparams[name]
-        return (values - qparams.zero_point) * qparams.scale
+        """The real values of a tensor, which is held as its integers where it has qparams."""
+        qparams = self.graph.qparams.get(name)
+        return values if qparams is None else (values - qparams.zero_point) * qparams.scale
 
 
 @overload

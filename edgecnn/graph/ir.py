@@ -48,21 +48,35 @@ class Op(StrEnum):
 
 @dataclass(frozen=True)
 class Node:
-    """One operator and the tensor it produces."""
+    """One operator and the tensor it produces.
+
+    ``bits`` of its arithmetic once the graph is quantized: 8 (integers throughout), 16 (int8 weights, 16-bit
+    activations) or 32 (float).
+    """
 
     name: str
     op: Op
     inputs: tuple[str, ...]
     shape: tuple[int, ...]
     attrs: dict[str, Any] = field(default_factory=dict)
+    bits: int = 8
 
 
 @dataclass(frozen=True)
 class QParams:
-    """Affine int8 numbers of an activation tensor: ``real = scale * (q - zero_point)``, q in [-128, 127]."""
+    """Affine numbers of an activation tensor: ``real = scale * (q - zero_point)``.
+
+    8 ``bits``: q in [-128, 127]; 16: q in [-32767, 32767] and the zero point is 0.
+    """
 
     scale: float
     zero_point: int
+    bits: int = 8
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The smallest and the largest q."""
+        return (-128, 127) if self.bits == 8 else (-32767, 32767)
 
 
 @dataclass(frozen=True)
@@ -70,10 +84,16 @@ class Graph:
     """Nodes in execution order (``nodes[0]`` is the input) and their numbers.
 
     ``weights`` holds ``"<node>.weight"`` and ``"<node>.bias"``: float32, or, once quantized, int8 (symmetric, per
-    output channel, in [-127, 127]) and int32 (at scale ``input_scale * weight_scale[channel]``). A quantized graph
-    has ``qparams`` for every tensor and ``weight_scales`` (O,) float32 for every conv and linear node; a float graph
+    output channel, in [-127, 127]) and int32 (at scale ``input_scale * weight_scale[channel]``). An int8 graph has
+    ``qparams`` for every tensor and ``weight_scales`` (O,) float32 for every conv and linear node; a float graph
     has no ``qparams``, so it is computed in real numbers, but its weights too may be stored in fewer bits, with scales
     or in float16: :mod:`edgecnn.graph.weights` has the ways. Its biases are float32, or float16 beside such weights.
+
+    In between, one rule: a node computes in integers (:mod:`edgecnn.graph.integer`) when its ``bits`` are 8 and its
+    inputs and its output have 8-bit qparams. Any other computes in float on the real values of its inputs, clamps, and
+    rounds to its output's qparams where that has some. The weights of such a layer are float32 (``bits`` 32), or int8
+    with ``weight_scales`` and a float32 bias (``bits`` 16). The input of a quantized graph always has qparams: a pixel
+    is known exactly.
     """
 
     nodes: tuple[Node, ...]
@@ -84,8 +104,13 @@ class Graph:
 
     @property
     def quantized(self) -> bool:
-        """Whether all is computed in integers."""
+        """Whether there are integers among the activations."""
         return bool(self.qparams)
+
+    def is_integer(self, node: Node) -> bool:
+        """Whether the node computes in 8-bit integers: see the rule above."""
+        numbers = [self.qparams.get(name) for name in (*node.inputs, node.name)]
+        return node.bits == 8 and all(each is not None and each.bits == 8 for each in numbers)
 
     @property
     def input(self) -> Node:

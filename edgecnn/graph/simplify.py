@@ -155,9 +155,14 @@ def decompose_silu(graph: Graph) -> Graph:
 
 
 def decompose_hard_sigmoid(graph: Graph) -> Graph:
-    """HARD_SIGMOID as AFFINE."""
-    nodes = (hard_gate(n.name, n.inputs[0], n.shape) if n.op is Op.HARD_SIGMOID else n for n in graph.nodes)
-    return graph.with_nodes(tuple(nodes))
+    """HARD_SIGMOID as AFFINE. This one, and those below, leave nodes alone that are to compute in float."""
+
+    def decomposed(node: Node) -> Node:
+        if node.op is not Op.HARD_SIGMOID or node.bits == 32:
+            return node
+        return replace(hard_gate(node.name, node.inputs[0], node.shape), bits=node.bits)
+
+    return graph.with_nodes(tuple(map(decomposed, graph.nodes)))
 
 
 def hard_gate(name: str, source: str, shape: tuple[int, ...]) -> Node:
@@ -177,12 +182,12 @@ def intersect(one: list[Any] | None, other: list[Any] | None) -> list[Any] | Non
 def _decompose_gated(graph: Graph, op: Op, gate: Callable[[str, str, tuple[int, ...]], Node]) -> Graph:
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node.op is not op:
+        if node.op is not op or node.bits == 32:
             nodes.append(node)
             continue
         name = f"{node.name}.gate"
-        nodes.append(gate(name, node.inputs[0], node.shape))
-        nodes.append(Node(node.name, Op.MUL, (node.inputs[0], name), node.shape))
+        nodes.append(replace(gate(name, node.inputs[0], node.shape), bits=node.bits))
+        nodes.append(Node(node.name, Op.MUL, (node.inputs[0], name), node.shape, bits=node.bits))
     return graph.with_nodes(tuple(nodes))
 
 

@@ -79,7 +79,8 @@ def _assemble(document: dict[str, Any], tensors: dict[str, Array]) -> Graph:
 
 
 def _node(entry: dict[str, Any]) -> Node:
-    return Node(entry["name"], Op(entry["op"]), tuple(entry["inputs"]), tuple(entry["shape"]), entry["attrs"])
+    inputs, shape = tuple(entry["inputs"]), tuple(entry["shape"])
+    return Node(entry["name"], Op(entry["op"]), inputs, shape, entry["attrs"], entry.get("bits", 8))
 
 
 def _check(graph: Graph) -> None:
@@ -88,6 +89,13 @@ def _check(graph: Graph) -> None:
     wanted = {f"{name}.{part}" for name in weighted for part in ("weight", "bias")}
     names = {node.name for node in graph.nodes}
     scaled = set(graph.weight_scales) == {name for name in weighted if graph.weights[f"{name}.weight"].dtype == np.int8}
-    numbered = scaled and (not graph.quantized or set(graph.qparams) == names)
+    numbered = scaled and (not graph.quantized or all(_is_numbered(graph, node) for node in graph.nodes))
     if set(graph.weights) != wanted or not numbered or graph.output not in names:
         raise ValueError("weights, numbers and nodes do not belong together")
+
+
+def _is_numbered(graph: Graph, node: Node) -> bool:
+    """Whether a node of a quantized graph has the numbers that its bits want."""
+    if node.op in (Op.CONV, Op.LINEAR) and (node.name in graph.weight_scales) == (node.bits == 32):
+        return False
+    return node.bits != 8 or graph.is_integer(node)

@@ -5,10 +5,11 @@
     float16              none             itself, widened
     int8 [-127, 127]     (O,)             ``scale[c] * q``: one scale per output channel
     int8 [-7, 7]         (O, G)           ``scale[c, g] * q``: each row of D weights is G groups of D / G neighbours
+    int32, a bias        (O,)             ``input_scale * scale[c] * q``
 
 The shape of the scales says how many bits a weight has on disk: with (O, G) it has 4. A row is what one output reads,
-flattened: (I / groups, kh, kw) of a convolution, (I,) of a linear layer. Products are in float32, one rounding each, so
-that every file that multiplies in float32 has the same bits.
+flattened: (I / groups, kh, kw) of a convolution, (I,) of a linear layer. Products are rounded to float32 once, so that
+every file that multiplies in float32 has the same bits.
 """
 
 from __future__ import annotations
@@ -24,17 +25,25 @@ def real(weight: Array, scale: Array | None) -> Array:
     """A stored weight (O, ...) as float32."""
     if scale is None:
         return weight.astype(np.float32, copy=False)
-    rows = weight.reshape(*(scale.shape if scale.ndim == 2 else (len(scale),)), -1).astype(np.float32)
-    found: Array = (rows * scale.astype(np.float32)[..., None]).reshape(weight.shape)
+    rows = weight.reshape(*(scale.shape if scale.ndim == 2 else (len(scale),)), -1).astype(np.float64)
+    found: Array = (rows * scale.astype(np.float64)[..., None]).astype(np.float32).reshape(weight.shape)
     return found
 
 
 def real_weights(graph: Graph) -> dict[str, Array]:
-    """All weights and biases of a graph that is computed in real numbers, float32, by their keys."""
-    return {
-        key: real(array, graph.weight_scales.get(key.removesuffix(".weight")) if key.endswith(".weight") else None)
-        for key, array in graph.weights.items()
-    }
+    """All weights and biases of a graph, float32, by their keys."""
+    return {key: real(array, _scale(graph, key)) for key, array in graph.weights.items()}
+
+
+def _scale(graph: Graph, key: str) -> Array | None:
+    """What a stored array is in steps of; of an integer bias that is its input's step times its weight's."""
+    name, _, part = key.rpartition(".")
+    if part == "weight":
+        return graph.weight_scales.get(name)
+    if graph.weights[key].dtype != np.int32:
+        return None
+    step: Array = graph.weight_scales[name].astype(np.float64) * graph.qparams[graph.node(name).inputs[0]].scale
+    return step
 
 
 def is_int4(graph: Graph, name: str) -> bool:

@@ -65,8 +65,8 @@ def export(
 
 
 def _possible(context: Context, bundle: Bundle) -> tuple[Format, ...]:
-    """The formats, but for optional ones, that can have the bundle's precision; of the others the reason is told."""
-    reasons = {format: "" for format in catalog.DEFAULT_FORMATS}
+    """The formats that can have the bundle's precision; of the others the reason is told."""
+    reasons = dict.fromkeys(catalog.DEFAULT_FORMATS, "")
     if is_quantized(bundle):
         reasons = {format: schemes.refusal(scheme_of(bundle)[0], format, scheme_of(bundle)[1]) for format in reasons}
     for format, reason in reasons.items():

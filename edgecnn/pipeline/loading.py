@@ -13,6 +13,7 @@ from torch import nn
 
 from edgecnn.bundle import Bundle, open_bundle
 from edgecnn.compress import equalize
+from edgecnn.compress.bits import bits_of, with_bits
 from edgecnn.compress.quantize import decompose
 from edgecnn.data import preprocess
 from edgecnn.errors import BundleError
@@ -90,7 +91,8 @@ def float_twin(bundle: Bundle) -> Graph:
         )
     bundle.check_hashes()
     graph = equalize.rewrite(load_graph(parent), equalize.load(bundle.path))
-    return decompose(graph, hard_swish=bundle.manifest.config["hard_swish"])
+    bits = {name: width for name, width in bits_of(store.load(bundle.path)).items() if name in graph.by_name}
+    return decompose(with_bits(graph, bits), hard_swish=bundle.manifest.config["hard_swish"])
 
 
 def predictor(bundle: Bundle) -> Predict:

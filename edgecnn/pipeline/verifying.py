@@ -248,8 +248,8 @@ def _rounds_activations(graph: Graph) -> bool:
 
 def _compare(subject: Subject, parent: Side, child: Side, kind: StageKind) -> ParityRow:
     """One stage: child against parent; when it fails, the first layer that diverges, if both can be followed."""
-    graph = subject.graph
-    step = graph.qparams[graph.output].scale if kind is StageKind.RENDERING_INT8 and graph.quantized else None
+    numbers = subject.graph.qparams.get(subject.graph.output)  # none where the logits are computed in float32
+    step = numbers.scale if numbers is not None and kind is StageKind.RENDERING_INT8 else None
     found = parity.compare_logits(parent.logits, child.logits, subject.bundle.task, step)
     misses = parity.check(found, parity.THRESHOLDS[kind])
     layer: Divergence | None = None

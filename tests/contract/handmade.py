@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from edgecnn.compress.bits import ALL_8
 from edgecnn.compress.quantize import quantize
 from edgecnn.graph.interpret import run
 from edgecnn.graph.ir import Graph, Node, Op
@@ -125,10 +126,12 @@ def pictures(graph: Graph, count: int, seed: int = 7) -> Any:
     return np.clip(coarse[:, rows][:, :, columns] + noise, 0, 255).astype(np.uint8)
 
 
-def quantized(graph: Graph) -> Graph:
-    """The int8 graph, calibrated by minimum and maximum on eight pictures."""
+def quantized(graph: Graph, bits: Mapping[str, int] = ALL_8) -> Graph:
+    """The int8 graph, calibrated by minimum and maximum on eight pictures; ``bits`` of the nodes that are not int8."""
     values = run(graph, pictures(graph, 8, seed=3), keep=True)
-    return quantize(graph, {name: (float(value.min()), float(value.max())) for name, value in values.items()})
+    return quantize(
+        graph, {name: (float(value.min()), float(value.max())) for name, value in values.items()}, bits=bits
+    )
 
 
 def _conv_kinds() -> dict[str, Callable[[Maker], Graph]]:

@@ -22,6 +22,8 @@ SIZES = ((9, 11), (8, 12))  # odd and even: SAME means something else for each
 BATCH = 3
 FLOAT_TOLERANCE = 1e-5  # of the largest value
 MOST_STEPS = 2  # int8: a half that one runtime rounds the other way may be followed by another
+MOST_STEPS_MIXED = 4  # where 16 bits are rounded to 8 it may have been rounded before
+MIXED_TOLERANCE = 0.02
 SHARE_OFF = 0.02  # int8: the share of numbers that may differ at all; a systematic fault moves more
 
 CASES = [(name, size, precise) for name in GRAPHS for size in SIZES for precise in (True, False)]
@@ -127,9 +129,14 @@ def assert_close(graph: Graph, name: str, found: Any, wanted: Any, where: str) -
     if not graph.quantized:
         assert error.max() <= FLOAT_TOLERANCE * max(np.abs(wanted).max(), 1e-3), (where, name)
         return
-    steps = np.rint(error / graph.qparams[name].scale)
+    qparams = graph.qparams.get(name)
+    if qparams is None or qparams.bits == 16:  # behind a number that was rounded the other way
+        assert error.max() <= MIXED_TOLERANCE * max(np.abs(wanted).max(), 1e-3), (where, name, error.max())
+        return
+    steps = np.rint(error / qparams.scale)
     allowed = max(1, SHARE_OFF * steps.size)
-    assert steps.max() <= MOST_STEPS and np.count_nonzero(steps) <= allowed, (where, name, Counter(steps.ravel()))
+    most = MOST_STEPS if all(node.bits == 8 for node in graph.nodes) else MOST_STEPS_MIXED
+    assert steps.max() <= most and np.count_nonzero(steps) <= allowed, (where, name, Counter(steps.ravel()))
 
 
 def infer(path: Path, images: Any, batch: int, resolver: Any = OpResolverType.AUTO) -> Any:

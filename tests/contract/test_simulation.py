@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecnn.compress.quantize import decompose
-from edgecnn.compress.simulate import Simulation, dequantized
+from edgecnn.compress.simulate import Simulation
 from edgecnn.errors import UsageError
 from edgecnn.graph.interpret import run
 from edgecnn.graph.ir import Graph, Op
+from edgecnn.graph.weights import real_weights
 
 STEPS = 3  # of the output: roundings of half a step may go the other way in a few layers
 
@@ -66,7 +67,7 @@ def test_batches_change_nothing(seed: int, size: int) -> None:
 def test_weights_come_back_within_half_a_step() -> None:
     real, integer = twins("conv_relu")
     for name, scale in integer.weight_scales.items():
-        weight = dequantized(integer, name)[f"{name}.weight"]
+        weight = real_weights(integer)[f"{name}.weight"]
         apart = np.abs(weight - real.weights[f"{name}.weight"]).reshape(len(scale), -1).max(1)
         assert (apart <= scale * 0.501).all()
 
