@@ -42,11 +42,14 @@ INT8 = (-128, 127, torch.int8)
 def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
     """Write ``graph`` to ``path`` as an ExecuTorch program.
 
-    Input uint8 (1, H, W, C), output logits float32 (1, classes). Raises ``ModelError`` for a float graph of narrowed
-    weights, ``MissingPackageError`` without ExecuTorch.
+    Input uint8 (1, H, W, C), output logits float32 (1, classes). Raises ``ModelError`` for a graph that is
+    neither float32 nor int8 throughout, ``MissingPackageError`` without ExecuTorch.
     """
-    if not graph.quantized and any(array.dtype != np.float32 for array in graph.weights.values()):
-        raise ModelError("the graph has narrowed weights and real activations", hint="write float32 or int8 as .pte")
+    narrowed = not graph.quantized and any(array.dtype != np.float32 for array in graph.weights.values())
+    if narrowed or (graph.quantized and any(node.bits != 8 for node in graph.nodes)):
+        raise ModelError(
+            "the graph is neither float32 nor int8 throughout", hint="no others are written for ExecuTorch"
+        )
     exir = require("executorch.exir", extra="executorch")
     partition = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", extra="executorch")
     channels, height, width = graph.input.shape
