@@ -111,6 +111,28 @@ def training_table(figures: dict[str, Any]) -> list[str]:
     return rows
 
 
+SCHEMES = {
+    "float": "float32",
+    "fp16": "`fp16`",
+    "int8-weights": "`int8-weights`",
+    "int8-dynamic": "`int8-dynamic`",
+    "int4-weights": "`int4-weights`, groups of 32",
+    "int4-rows": "`int4-weights`, whole rows",
+    "int8": "`int8`",
+}
+
+
+def schemes_table(figures: dict[str, Any]) -> list[str]:
+    """What each scheme makes of a network's files; a dash where there is no such file."""
+    rows = ["| scheme | kB ONNX / TFLite | time over float32's, ONNX Runtime | LiteRT |", "|---|---|---|---|"]
+    for bundle, title in SCHEMES.items():
+        keys = [f"scheme_{bundle}_{runtime}" for runtime in ("onnxruntime", "litert")]
+        sizes = " / ".join(shown(figures, f"{key}_bytes", ".0f", 1e-3) for key in keys)
+        times = ["1", "1"] if bundle == "float" else [shown(figures, f"{key}_over_fp32", ".2f") for key in keys]
+        rows.append(f"| {title} | {sizes} | {' | '.join(times)} |")
+    return rows
+
+
 QUANTIZERS = {
     "edgecnn": "edgecnn",
     "edgecnn_plain": "edgecnn, minimum and maximum only",
@@ -224,6 +246,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "cifar10_v3": lambda figures: accuracy_table(figures, "cifar10_v3"),
     "flowers5_lite0": lambda figures: accuracy_table(figures, "flowers5_lite0"),
     "latency_224": ratio_table,
+    "schemes": schemes_table,
     "training": training_table,
     "int8": int8_table,
     "int8_runtimes": runtimes_table,

@@ -24,6 +24,9 @@ What was decided, and why:
   product. No runtime has a fast int8 hard-swish, all have these two. SiLU likewise, with a sigmoid.
 * **Weights** are symmetric per output channel in [-127, 127]; biases int32. One scale per tensor loses 3-6 points on
   depthwise nets.
+* **What int8 breaks may stay float** (:mod:`edgecnn.compress.bits`, :mod:`edgecnn.compress.mixed`): the numbers of the
+  rest stay as they were decided, and which layers is measured, not guessed. A tensor has the same values for all that
+  read it, so a layer's output is real only where its readers compute in float too, and they are chosen together.
 * **Same pictures, same numbers**: neither the batching of the calibration pictures nor the number of threads changes
   what is seen of a tensor by more than float32 rounding of the float network itself (their order decides in which
   places rounding looks at them, and the pictures are sorted); the quantized network is computed with exact sums and

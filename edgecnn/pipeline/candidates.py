@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn import catalog, schemes
+from edgecnn import catalog
 from edgecnn.bundle import Bundle
 from edgecnn.data.tensors import ImageTensors, load_split
 from edgecnn.errors import UsageError
 from edgecnn.export import meta
 from edgecnn.export.foreign import ends_in_sigmoid, precision_of
 from edgecnn.pipeline.context import Context, opened
-from edgecnn.pipeline.loading import is_quantized, preprocess_of, scheme_of
+from edgecnn.pipeline.loading import preprocess_of, refused
 from edgecnn.runtimes.ports import Normalization
 from edgecnn.runtimes.session import open_session
 from edgecnn.spec import Format, Precision, Preprocess, Runtime, Split, Task
@@ -117,11 +117,8 @@ def candidate_of(bundle: Bundle, runtime: Runtime) -> Candidate:
 
 def _refused(bundle: Bundle, format: Format, runtime: Runtime) -> str:
     """Why neither the format nor the runtime can have the bundle's precision; empty where they can."""
-    if not is_quantized(bundle):
-        return ""
-    scheme, group = scheme_of(bundle)
-    reasons = ((where, schemes.refusal(scheme, where, group)) for where in (format, runtime))
-    return next((f"{where} cannot have {scheme}: {reason}" for where, reason in reasons if reason), "")
+    reasons = ((where, refused(bundle, where)) for where in (format, runtime))
+    return next((f"{where} cannot have {bundle.manifest.precision}: {why}" for where, why in reasons if why), "")
 
 
 def weights_size(bundle: Bundle) -> int:

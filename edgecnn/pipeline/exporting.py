@@ -15,7 +15,7 @@ from edgecnn.bundle import Bundle, dump_json, sha256, write_atomically
 from edgecnn.errors import GateError
 from edgecnn.export.meta import meta_of
 from edgecnn.pipeline.context import Context
-from edgecnn.pipeline.loading import is_quantized, preprocess_of, scheme_of
+from edgecnn.pipeline.loading import is_quantized, preprocess_of, refused, scheme_of
 from edgecnn.pipeline.verifying import Subject, export_row, subject_of
 from edgecnn.report.rows import ParityRow
 from edgecnn.spec import Format, Status
@@ -66,9 +66,7 @@ def export(
 
 def _possible(context: Context, bundle: Bundle) -> tuple[Format, ...]:
     """The formats that can have the bundle's precision; of the others the reason is told."""
-    reasons = dict.fromkeys(catalog.DEFAULT_FORMATS, "")
-    if is_quantized(bundle):
-        reasons = {format: schemes.refusal(scheme_of(bundle)[0], format, scheme_of(bundle)[1]) for format in reasons}
+    reasons = {format: refused(bundle, format) for format in catalog.DEFAULT_FORMATS}
     for format, reason in reasons.items():
         if reason:
             context.tell(f"{bundle.path}: no {format} file: {reason}")

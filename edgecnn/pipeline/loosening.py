@@ -32,7 +32,7 @@ def loosen(
     """
     began = time.perf_counter()
     real = equalize.rewrite(graph, start.changes)
-    whole = mixed.whole_cost(graph)
+    whole = mixed.whole_cost(real)
     budget = mixed.Cost(round(step.max_growth * whole.size_bytes), round(step.max_float * whole.macs))
 
     def rung(nodes: Kept) -> Rung:
@@ -42,14 +42,14 @@ def loosen(
     some = np.concatenate(list(islice(pictures(), mixed.PICTURES)))[: mixed.PICTURES]
     context.tell(f"{step.output}: what each layer costs in int8, on {len(some)} pictures")
     found = mixed.candidates(real, start.graph, some, judge.divergence, step.kept_bits, hard_swish=step.hard_swish)
-    plans = mixed.plans(graph, found, budget, step.kept_bits)
+    plans = mixed.plans(real, found, budget, step.kept_bits)
     if not plans:
         return None, {}
     nodes, best = _fewest(plans, rung, step.max_drop)
-    spent = mixed.cost(graph, nodes, step.kept_bits)
+    spent = mixed.cost(real, nodes, step.kept_bits)
     figures = {
         "kept_bits": step.kept_bits,
-        "kept": [node.name for node in graph.nodes if node.name in nodes and node.op in (Op.CONV, Op.LINEAR)],
+        "kept": [node.name for node in real.nodes if node.name in nodes and node.op in (Op.CONV, Op.LINEAR)],
         "growth": round(spent.size_bytes / whole.size_bytes, 4),
         "float_macs": round(spent.macs / whole.macs, 4),
     }

@@ -47,11 +47,14 @@ def test_a_bundle_says_what_it_is_and_has_the_files_that_can_be(made: Path, sche
 
 
 def test_verify_and_benchmark_have_a_row_for_each(cli: Cli, made: Path) -> None:
-    outcome = cli("verify", made / "int4-weights", "--json")
+    outcome = cli("verify", made / "int4-weights", "--runtime", "onnxruntime", "--json")
     assert outcome.code == 0, outcome.err
-    assert [row["stage"] for row in json.loads(outcome.out)] == [
-        "logits now", "int4-weights simulation", "onnx in onnxruntime",
-    ]  # fmt: skip
+    rows = json.loads(outcome.out)
+    assert [row["stage"] for row in rows[:3]] == ["logits now", "int4-weights simulation", "onnx in onnxruntime"]
+    outcome = cli("verify", made / "int8-dynamic", "--json")
+    assert outcome.code == 0, outcome.err
+    refused = [row for row in json.loads(outcome.out) if row["stage"] == "tflite in tflm"]
+    assert all(row["status"] == "unavailable" for row in refused)
     words = ("--runtime", "onnxruntime,litert,tflm", "--restarts", "1", "--budget", "0.1", "--json")
     rows = json.loads(cli("benchmark", made / "int8-dynamic", *words).out)
     assert [(row["runtime"], row["precision"]) for row in rows] == [
@@ -70,7 +73,7 @@ def test_verify_and_benchmark_have_a_row_for_each(cli: Cli, made: Path) -> None:
         ("export RUN --format tflite", "int4-weights, which tflite cannot have"),
         ("compress RUN/float --scheme int8-dynamic --qat", "the scheme is int8-dynamic"),
         ("compress RUN/float --quantize fp16 --scheme int8-weights", "are two schemes"),
-        ("compress RUN/float --scheme int3", "steps.0.scheme: Input should be 'int8', 'int8-weights'"),
+        ("compress RUN/float --scheme int3", "steps.0.scheme: Input should be 'int8', 'mixed'"),
         ("compress RUN/fp16 --quantize int8", "is fp16 already"),
         ("diagnose RUN/int8-weights", "it has no int8 numbers to explain"),
     ],
