@@ -74,5 +74,6 @@ def graph_name(tensor: str) -> str | None:
     """The graph's name of a file's tensor; ``None`` for the file's input and output and for an operator's helpers."""
     if tensor in RESERVED:
         return None
-    name = tensor.partition(GROUPED)[0].removesuffix("/tensor")
+    grouped, _, columns = tensor.rpartition(GROUPED)
+    name = (grouped if columns.isdigit() else tensor).removesuffix("/tensor")
     return None if "/" in name else name

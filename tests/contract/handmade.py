@@ -247,6 +247,7 @@ GRAPHS: dict[str, Callable[[Maker], Graph]] = {
     "stem_tensorflow": lambda m: m.classify(m.conv(m.input, 8, stride=(2, 2), padding=(0, 0, 1, 1))),
     "stem_wide": lambda m: m.classify(m.conv(m.input, 8, (5, 4), stride=(1, 2), padding=(2, 2, 1, 3))),
     "stem_odd_padding": lambda m: m.classify(m.conv(m.input, 8, (3, 7), stride=(2, 2), padding=(0, 3, 0, 3))),
+    "stem_gated": lambda m: m.classify(m.same(Op.HARD_SWISH, m.conv(m.input, 8, stride=(2, 2), padding=(1, 1, 1, 1)))),
     "stem_2x2": lambda m: m.classify(m.conv(m.input, 8, (2, 2), stride=(2, 2))),
     "linear_relu6": lambda m: m.finish(m.linear(m.linear(m.flatten(m.mean(_stem(m))), 9, clamp=RELU6), 5)),
     "add": lambda m: m.classify(m.same(Op.ADD, _stem(m), m.conv(m.input, 8, padding=(1, 1, 1, 1)))),
