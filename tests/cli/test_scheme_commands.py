@@ -72,7 +72,7 @@ def test_verify_and_benchmark_have_a_row_for_each(cli: Cli, made: Path) -> None:
         ("export RUN --format tflite", "int4-weights, which tflite cannot have"),
         ("compress RUN/float --scheme int8-dynamic --qat", "the scheme is int8-dynamic"),
         ("compress RUN/float --quantize fp16 --scheme int8-weights", "are two schemes"),
-        ("compress RUN/float --scheme int3", "steps.0.scheme: Input should be 'int8', 'int8-weights'"),
+        ("compress RUN/float --scheme int3", "steps.0.scheme: Input should be 'int8', 'mixed'"),
         ("compress RUN/fp16 --quantize int8", "is fp16 already"),
         ("diagnose RUN/int8-weights", "it has no int8 numbers to explain"),
     ],
