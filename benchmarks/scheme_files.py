@@ -11,11 +11,12 @@ the machine for a while slows both sides. Figures: ``scheme_BUNDLE_RUNTIME_bytes
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from figures import record, save_result
+from figures import RESULTS, record, save_result
 
 from edgecnn import catalog
 from edgecnn.bundle import find_bundles, open_bundle
@@ -29,11 +30,13 @@ def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", help="these bundles (default: all of the run)")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds per ratio")
     args = parser.parse_args()
     images = golden(open_bundle(args.run / "float"))["images"]
-    content: dict[str, Any] = {}
-    for bundle in find_bundles(args.run):
+    kept = RESULTS / "scheme_files.json"
+    content: dict[str, Any] = json.loads(kept.read_text())["result"] if args.only and kept.is_file() else {}
+    for bundle in (each for each in find_bundles(args.run) if args.only is None or each.name in args.only):
         for runtime in (Runtime.ONNXRUNTIME, Runtime.LITERT):
             name = f"model{catalog.FORMATS[catalog.RUNTIMES[runtime].formats[0]].extension}"
             ours, theirs = bundle.exports / name, args.run / "float" / "exports" / name
