@@ -52,7 +52,7 @@ class Places:
     weights: Path
     imagenet: Path
     cifar: Path
-    runs: Path
+    runs: Path = Path("runs")
 
 
 @dataclass(frozen=True)
