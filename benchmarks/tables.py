@@ -128,6 +128,28 @@ def training_table(figures: dict[str, Any]) -> list[str]:
     return rows
 
 
+SCHEMES = {
+    "float": "float32",
+    "fp16": "`fp16`",
+    "int8-weights": "`int8-weights`",
+    "int8-dynamic": "`int8-dynamic`",
+    "int4-weights": "`int4-weights`, groups of 32",
+    "int4-rows": "`int4-weights`, whole rows",
+    "int8": "`int8`",
+}
+
+
+def schemes_table(figures: dict[str, Any]) -> list[str]:
+    """What each scheme makes of a network's files; a dash where there is no such file."""
+    rows = ["| scheme | kB ONNX / TFLite | time over float32's, ONNX Runtime | LiteRT |", "|---|---|---|---|"]
+    for bundle, title in SCHEMES.items():
+        keys = [f"scheme_{bundle}_{runtime}" for runtime in ("onnxruntime", "litert")]
+        sizes = " / ".join(shown(figures, f"{key}_bytes", ".0f", 1e-3) for key in keys)
+        times = ["1", "1"] if bundle == "float" else [shown(figures, f"{key}_over_fp32", ".2f") for key in keys]
+        rows.append(f"| {title} | {sizes} | {' | '.join(times)} |")
+    return rows
+
+
 QUANTIZERS = {
     "edgecnn": "edgecnn",
     "edgecnn_plain": "edgecnn, minimum and maximum only",
@@ -183,15 +205,69 @@ def lost_cell(row: dict[str, Any]) -> str:
     return f"{lost['value']:.2f} ({lost['low']:.2f} to {lost['high']:.2f})"
 
 
+RUNTIME_TITLES = {
+    "torch": "the graph in torch",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "litert": "LiteRT",
+    "tflm": "TFLite Micro",
+    "executorch": "ExecuTorch, XNNPACK",
+}
+RUNTIME_SUBJECTS = {
+    **INT8_SUBJECTS,
+    "cifar10_v2": "MobileNetV2, CIFAR-10",
+    "cifar10_v3": "MobileNetV3, CIFAR-10",
+    "flowers5_lite0": "EfficientNet-Lite0, flowers",
+}
+
+
+def runtimes_table(figures: dict[str, Any]) -> list[str]:
+    """One int8 graph in every runtime; a dash where a file was not run."""
+    files = {name: RESULTS / f"int8_runtimes_{name}.json" for name in RUNTIME_SUBJECTS}
+    found = {name: json.loads(file.read_text())["result"]["runtimes"] for name, file in files.items() if file.is_file()}
+    rows = [
+        "| network | runtime | pictures | agreement % | of them near ties | steps | KL, 0.001 nats |",
+        "|---" * 7 + "|",
+    ]
+    for name, runtimes in found.items():
+        for runtime, row in runtimes.items():
+            agreement, kl = row["agreement"], row["kl_nats"]
+            differing = round((1 - agreement["value"]) * agreement["n"])
+            cells = (
+                RUNTIME_SUBJECTS[name],
+                RUNTIME_TITLES[runtime],
+                f"{agreement['n']:,}",
+                *(
+                    ("–",) * 3
+                    if runtime == "torch"
+                    else (
+                        " ".join((f"{100 * agreement['value']:.2f}", span(agreement, 100, 1))),
+                        f"{row['near_ties']} of {differing}" if differing else "–",
+                        f"{row['max_steps']:.0f}",
+                    )
+                ),
+                " ".join((f"{1e3 * kl['value']:.2f}", span(kl, 1e3, 2))),
+            )
+            rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def span(entry: dict[str, Any], scale: float, digits: int) -> str:
+    """The interval of an entry, in brackets."""
+    return f"({entry['low'] * scale:.{digits}f}–{entry['high'] * scale:.{digits}f})"
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "quickstart": quickstart_table,
     "cifar10_v2": lambda figures: accuracy_table(figures, "cifar10_v2"),
     "cifar10_v3": lambda figures: accuracy_table(figures, "cifar10_v3"),
     "flowers5_lite0": lambda figures: accuracy_table(figures, "flowers5_lite0"),
     "latency_224": ratio_table,
+    "schemes": schemes_table,
     "int8_speed": speed_table,
     "training": training_table,
     "int8": int8_table,
+    "int8_runtimes": runtimes_table,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,20 @@ def export(
     return found
 
 
-def verify(path: str | Path, *, context: Context | None = None, strict: bool = True) -> list[ParityRow]:
-    """Check every stage of a bundle, or of all bundles of a run. Raises ``GateError`` on a miss when ``strict``."""
-    rows = [row for bundle in find_bundles(Path(path)) for row in verify_bundle(context or Context(Path(path)), bundle)]
+def verify(
+    path: str | Path,
+    *,
+    runtimes: Collection[Runtime | str] = (),
+    context: Context | None = None,
+    strict: bool = True,
+) -> list[ParityRow]:
+    """Check every stage of a bundle, or of all bundles of a run; its files in every runtime, or in these ``runtimes``.
+
+    Raises ``GateError`` on a miss when ``strict``.
+    """
+    chosen = [Runtime(name) for name in runtimes if catalog.row(catalog.RUNTIMES, name, "runtime")]
+    where = context or Context(Path(path))
+    rows = [row for bundle in find_bundles(Path(path)) for row in verify_bundle(where, bundle, chosen)]
     if strict:
         gate(rows)
     return rows

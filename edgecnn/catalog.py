@@ -42,12 +42,17 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class FormatRow:
-    """A file format: ``target(graph, path, meta=...)`` renders it, ``trace(path, images)`` runs it layer by layer."""
+    """A file format: ``target(graph, path, meta=...)`` renders it, ``trace(path, images)`` runs it layer by layer.
+
+    ``trace`` is empty where nobody can look inside; ``extra`` names what must be installed to write it, if it is not
+    there always: such a format is written where it is asked for.
+    """
 
     target: str
     trace: str
     extension: str
     package: str
+    extra: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class RuntimeRow:
     """An engine: ``target`` is its class, ``package`` what pip installs by the name ``extra``, and what it reads.
 
     Any one of ``modules`` must be there for it to run. ``untimed`` says why its latency is not measured, if it is not.
+    ``macs_per_s`` is its speed on one core where that is low: files are then verified on fewer pictures.
     """
 
     target: str
@@ -63,6 +69,7 @@ class RuntimeRow:
     formats: tuple[Format, ...]
     modules: tuple[str, ...] = ()
     untimed: str = ""
+    macs_per_s: float | None = None
 
 
 MODELS: dict[str, ModelRow] = {
@@ -180,6 +187,7 @@ FORMATS: dict[Format, FormatRow] = {
     Format.TFLITE: FormatRow(
         "edgecnn.export.tflite:render", "edgecnn.export.tflite:trace", ".tflite", "ai-edge-litert"
     ),
+    Format.PTE: FormatRow("edgecnn.export.executorch:render", "", ".pte", "executorch", "executorch"),
 }
 
 RUNTIMES: dict[Runtime, RuntimeRow] = {
@@ -206,9 +214,15 @@ RUNTIMES: dict[Runtime, RuntimeRow] = {
         (Format.TFLITE,),
         ("tflite_micro",),
         untimed="its reference kernels here say nothing about a microcontroller",
+        macs_per_s=1e8,
     ),
-    Runtime.NULL: RuntimeRow("edgecnn.runtimes.engine_null:Engine", "", "", (Format.TORCH, Format.ONNX, Format.TFLITE)),
+    Runtime.EXECUTORCH: RuntimeRow(
+        "edgecnn.runtimes.engine_executorch:Engine", "executorch", "executorch", (Format.PTE,), ("executorch",)
+    ),
+    Runtime.NULL: RuntimeRow("edgecnn.runtimes.engine_null:Engine", "", "", tuple(Format)),
 }
+
+DEFAULT_FORMATS = tuple(name for name, row in FORMATS.items() if not row.extra)
 
 Row = TypeVar("Row")
 
@@ -249,6 +263,11 @@ def model_row(name: str) -> ModelRow:
         found: ModelRow = load("edgecnn.models.torchvision_models:row")(name)
         return found
     return row(MODELS, name, "model", ModelError)
+
+
+def readers(format: Format) -> list[Runtime]:
+    """The runtimes that read files of a format; a file must agree with the first to be kept."""
+    return [name for name, row in RUNTIMES.items() if format in row.formats and name is not Runtime.NULL]
 
 
 def engines() -> dict[str, str]:

@@ -27,21 +27,36 @@ class SchemeRow:
     grouped: Mapping[Format | Runtime, str] = field(default_factory=dict)
 
 
+NO_PROGRAM: dict[Format | Runtime, str] = {Format.PTE: "edgecnn writes ExecuTorch programs in float32 and int8 only"}
+
 SCHEMES: dict[Scheme, SchemeRow] = {
     Scheme.INT8: SchemeRow("int8 weights and activations, integers throughout", calibrated=True),
-    Scheme.INT8_WEIGHTS: SchemeRow("int8 weights, computed in float32"),
+    Scheme.MIXED: SchemeRow(
+        "int8, but for the layers that lose most by it, which stay float32", calibrated=True, refused=NO_PROGRAM
+    ),
+    Scheme.INT16X8: SchemeRow("int8 weights and 16-bit activations", calibrated=True, refused=NO_PROGRAM),
+    Scheme.INT8_WEIGHTS: SchemeRow(
+        "int8 weights, computed in float32",
+        refused=NO_PROGRAM
+        | {Runtime.TFLM: "its DEQUANTIZE reads one scale for all channels, and the answers are wrong"},
+    ),
     Scheme.INT8_DYNAMIC: SchemeRow(
         "int8 weights, activations quantized while it runs",
-        refused={
+        refused=NO_PROGRAM
+        | {
             Format.ONNX: "DynamicQuantizeLinear takes one range over all pictures of a batch, so that the answer to a "
             "picture would depend on those beside it",
+            Runtime.TFLM: "it has no hybrid kernels",
         },
     ),
     Scheme.INT4_WEIGHTS: SchemeRow(
         "4-bit weights, computed in float32",
+        refused=NO_PROGRAM | {Runtime.TFLM: "its DEQUANTIZE takes no 4-bit tensors"},
         grouped={Format.TFLITE: "its 4-bit weights have one scale per output channel"},
     ),
-    Scheme.FP16: SchemeRow("float16 weights"),
+    Scheme.FP16: SchemeRow(
+        "float16 weights", refused=NO_PROGRAM | {Runtime.TFLM: "its DEQUANTIZE takes no float16 tensors"}
+    ),
 }
 
 

@@ -45,12 +45,15 @@ class Format(StrEnum):
     TORCH = "torch"
     ONNX = "onnx"
     TFLITE = "tflite"
+    PTE = "pte"
 
 
 class Scheme(StrEnum):
     """How a float network is written in fewer bits; ``edgecnn.schemes`` says which files and engines can have which.
 
     ``int8``: int8 weights per output channel, int8 activations per tensor, integers throughout.
+    ``mixed``: the same where accuracy allows, and in float32 where int8 loses most.
+    ``16x8``: these int8 weights, 16-bit activations.
     ``int8-weights``: int8 weights per output channel, everything computed in float32.
     ``int8-dynamic``: these weights, and activations quantized while it runs, picture by picture.
     ``int4-weights``: 4-bit weights with a scale for each group of inputs, everything computed in float32.
@@ -58,6 +61,8 @@ class Scheme(StrEnum):
     """
 
     INT8 = "int8"
+    MIXED = "mixed"
+    INT16X8 = "16x8"
     INT8_WEIGHTS = "int8-weights"
     INT8_DYNAMIC = "int8-dynamic"
     INT4_WEIGHTS = "int4-weights"
@@ -69,6 +74,8 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     INT8 = "int8"
+    MIXED = "mixed"
+    INT16X8 = "16x8"
     INT8_WEIGHTS = "int8-weights"
     INT8_DYNAMIC = "int8-dynamic"
     INT4_WEIGHTS = "int4-weights"
@@ -83,6 +90,7 @@ class Runtime(StrEnum):
     LITERT = "litert"
     OPENVINO = "openvino"
     TFLM = "tflm"
+    EXECUTORCH = "executorch"
     NULL = "null"
 
 

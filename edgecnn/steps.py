@@ -167,6 +167,10 @@ class QuantizeStep(Settings):
     they meet; ``qat`` trains the numbers further (``int8`` only). ``weight_group``: of 4-bit weights so many neighbours
     share a scale, 0: all of an output channel. ``max_drop``: percentage points of accuracy that may be lost on the
     validation pictures before the step says that the numbers are not good enough.
+
+    ``mixed`` keeps layers at ``kept_bits`` (32: float; 16: 16-bit activations, weights int8) until ``max_drop`` is met.
+    The weights may grow by the share ``max_growth`` of their bytes in int8, and the share ``max_float`` of the
+    multiply-adds may leave int8.
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -174,6 +178,9 @@ class QuantizeStep(Settings):
     output: Name | None = None
     scheme: Scheme = Scheme.INT8
     weight_group: Annotated[int, Field(ge=0)] = 32
+    kept_bits: Literal[16, 32] = 32
+    max_growth: Rate = 1.0
+    max_float: Annotated[float, Field(gt=0, le=1)] = 0.5
     calibration_images: Positive = 512
     calibration_method: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
     repair: bool = True
@@ -195,7 +202,7 @@ class ExportStep(Settings):
 
     kind: Literal["export"] = "export"
     input: Name | None = None
-    formats: Annotated[tuple[Literal[Format.ONNX, Format.TFLITE], ...], Field(min_length=1)] | None = None
+    formats: Annotated[tuple[Literal[Format.ONNX, Format.TFLITE, Format.PTE], ...], Field(min_length=1)] | None = None
     verify: bool = True
     force: bool = False
 

@@ -96,6 +96,17 @@ def agreement(task: Task, one: Logits, other: Logits) -> float:
     return float(np.mean(answers(task, one) == answers(task, other)))
 
 
+def margins(task: Task, logits: Logits, other: Logits) -> NDArray[np.float64]:
+    """By how much ``logits`` prefer their answers to those of the ``other`` network, at least 0: (N,) of pictures, or
+    (N, K) of label decisions; 0 where the answers are equal.
+    """
+    values, theirs = class_logits(task, logits).astype(np.float64), answers(task, other)
+    if task is Task.MULTI_LABEL:
+        return np.where(answers(task, logits) == theirs, 0.0, np.abs(values))
+    ours: NDArray[np.float64] = values.max(axis=1) - np.take_along_axis(values, theirs[:, None], axis=1)[:, 0]
+    return ours
+
+
 def equal_sets(one: Logits, other: Logits) -> float:
     """The share of pictures for which two multi-label networks give the same set of labels."""
     return float(right(Task.MULTI_LABEL, one, answers(Task.MULTI_LABEL, other)).mean())

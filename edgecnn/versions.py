@@ -14,6 +14,7 @@ RECORDED = (
         "ai-edge-litert",
         "openvino",
         "tflite-micro",
+        "executorch",
         "torch-pruning",
         "timm",
     ),

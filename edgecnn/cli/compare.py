@@ -19,16 +19,22 @@ Mean = Annotated[str | None, typer.Option(help="For float inputs of foreign file
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle, or a run: all its bundles.")],
+    runtime: Annotated[
+        list[Runtime] | None, typer.Option(help="Run files in this one only; may be given twice (default: all).")
+    ] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every stage with its parent on the same real pictures. Exit code 3 when one misses its threshold."""
+    """Compare every stage with its parent on the same real pictures, files in every runtime that reads them.
+
+    Exit code 3 when one misses its threshold. A runtime that is not installed is skipped.
+    """
     from edgecnn import api
     from edgecnn.cli.progress import context
     from edgecnn.pipeline.verifying import gate
     from edgecnn.report.console import print_parity
 
-    rows = api.verify(bundle, context=context(bundle, data), strict=False)
+    rows = api.verify(bundle, runtimes=runtime or (), context=context(bundle, data), strict=False)
     if as_json:
         print(json.dumps([row.to_dict() for row in rows], indent=1))
     else:

@@ -164,7 +164,10 @@ def qat_of(config: dict[str, Any], epochs: int, lr: float) -> QatTraining:
 def export(
     bundle: Annotated[Path, typer.Argument(help="A bundle, or a run: all its bundles.")],
     format: Annotated[
-        list[str] | None, typer.Option(metavar="onnx|tflite", help="May be given twice (default: all that can be).")
+        list[str] | None,
+        typer.Option(
+            metavar="onnx|tflite|pte", help="May be given twice (default: onnx and tflite, where they can be)."
+        ),
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare each file with the bundle before it is kept.")] = True,
     force: Annotated[
@@ -172,7 +175,7 @@ def export(
     ] = False,
     data: Moved = None,
 ) -> None:
-    """Render ONNX and TFLite files from a bundle; each takes uint8 pictures and has passed the parity gate."""
+    """Render a bundle into files; each takes uint8 pictures and has passed the parity gate."""
     from edgecnn import api
     from edgecnn.cli.progress import context
 

@@ -115,8 +115,7 @@ def _classes(graph: Graph) -> tuple[dict[str, NDArray[np.int64]], int]:
 
 
 def _is_gated(graph: Graph, node: Node) -> bool:
-    """Whether the node multiplies its first input by one number per channel, as squeeze-and-excite does."""
-    if node.op is not Op.MUL:
-        return False
-    first, second = (graph.node(name).shape for name in node.inputs)
-    return len(second) == 3 and second[1:] == (1, 1) and first[1:] != (1, 1)
+    """Whether the node multiplies its first input by a gate: squeeze-and-excite's one number per channel, or a
+    hard-swish's, which is a map.
+    """
+    return node.op is Op.MUL and len(graph.node(node.inputs[0]).shape) == 3

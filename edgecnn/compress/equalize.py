@@ -22,6 +22,8 @@ What is added to the paper:
 * **Shift** (the paper's section 4.2, high-bias absorption, without its condition): where no activation and no padding
   is in the way, the mean of every channel is moved from the bias of the layer before into the bias of the layer behind:
   ``W2 (x + mu) + b2 = W2 x + (b2 + W2 mu)``. Shifts add up along a residual stream.
+* **Hard-swish** does not commute with a factor either; where channels are very unequal it gets a gate per channel,
+  which takes the factor up (:mod:`~edgecnn.compress.gates`).
 * **Concatenations, slices, shuffles** hand channels on to other places: what shares an ``s`` are channels, not tensors
   (:mod:`~edgecnn.compress.channel_ties`). ShuffleNetV2's stages are equalized through all of them.
 
@@ -41,6 +43,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from edgecnn.compress.channel_ties import WEIGHTED, ChannelTies, channel_ties, handed_on, passes_on, sharing_numbers
+from edgecnn.compress.gates import by_channel, uneven
 from edgecnn.compress.observer import ChannelRange
 from edgecnn.graph.ir import Array, Graph, Node
 
@@ -50,6 +53,7 @@ FILE_NAME = "equalization.safetensors"
 PARTS = ("scale", "shift")
 SMALLEST = 1e-3  # of s: a nearly dead channel is not blown up without end
 SMALLEST_RANGE = float(np.finfo(np.float32).tiny)
+A_GATE = ChannelRange(np.zeros(1), np.ones(1), np.zeros(1))
 
 Vector = NDArray[np.float64]
 
@@ -64,7 +68,9 @@ class Change:
 
 def equalize(graph: Graph, ranges: Mapping[str, ChannelRange]) -> dict[str, Change]:
     """The changes that equalize the channels of the float ``graph``; ``ranges`` as observed on the same graph."""
+    graph = by_channel(graph, uneven(graph, ranges))
     ties = channel_ties(graph)
+    ranges = dict.fromkeys(ties.of, A_GATE) | dict(ranges)  # gates of these are new, and have no factor
     shifts = _shifts(graph, ties, ranges)
     largest = {name: _largest(ranges[name], shift) for name, shift in shifts.items()}
     share, reached = np.zeros(len(ties.fixed)), np.zeros(len(ties.fixed))
@@ -82,7 +88,11 @@ def equalize(graph: Graph, ranges: Mapping[str, ChannelRange]) -> dict[str, Chan
 
 
 def rewrite(graph: Graph, changes: Mapping[str, Change]) -> Graph:
-    """The float ``graph`` with the given tensors rewritten and the weights around them adapted: the same function."""
+    """The float ``graph`` with the given tensors rewritten and the weights around them adapted: the same function.
+
+    A hard-swish that is rewritten gets a gate per channel (:mod:`~edgecnn.compress.gates`).
+    """
+    graph = by_channel(graph, changes)
     weights = dict(graph.weights)
     for node in graph.nodes:
         if node.op not in WEIGHTED:

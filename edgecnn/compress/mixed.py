@@ -26,8 +26,9 @@ from edgecnn.graph.ir import Graph, Node, Op, QParams
 
 Divergence = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 """How far logits (N, K) are from the float network's, which come first."""
-PICTURES = 32  # on which sensitivity is measured
+PICTURES = 16  # on which sensitivity is measured
 WEIGHTED = (Op.CONV, Op.LINEAR)
+CHEAP = 0.1  # of the budget
 FLOAT_BYTES = 3  # that a weight takes more in float32 than in int8
 
 
@@ -102,9 +103,10 @@ def candidates(
 def plans(graph: Graph, found: Sequence[Candidate], budget: Cost, width: int = 32) -> list[frozenset[str]]:
     """Ever larger sets of nodes to keep wide, each with the one before in it, within the budget.
 
-    The next candidate is the one with the most gain per share of the budget; one that no longer fits is passed over.
+    The next candidate is the one with the most gain per share of the budget; one that no longer fits is passed over. A
+    share below ``CHEAP`` counts as that, lest many that regain next to nothing leave no room for what regains most.
     """
-    worth = {each: each.gain / max(cost(graph, each.nodes, width).share_of(budget), 1e-9) for each in found}
+    worth = {each: each.gain / max(cost(graph, each.nodes, width).share_of(budget), CHEAP) for each in found}
     kept: frozenset[str] = frozenset()
     grown: list[frozenset[str]] = []
     for each in sorted((each for each in found if each.gain > 0), key=worth.__getitem__, reverse=True):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from edgecnn.compress.bits import ALL_8, Bits
 from edgecnn.compress.calibrate import Calibration, Pixels, channel_ranges, measured, watch
 from edgecnn.compress.equalize import Change, equalize, rewrite
 from edgecnn.compress.quantize import Gating, quantize
@@ -39,18 +40,28 @@ class Quantized:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def plain(graph: Graph, pictures: Pictures, method: Method = "minmax", hard_swish: Gating = "decompose") -> Quantized:
-    """Ranges as observed, weights to nearest. Raises as ``calibrate`` and ``quantize``."""
+def plain(
+    graph: Graph,
+    pictures: Pictures,
+    method: Method = "minmax",
+    hard_swish: Gating = "decompose",
+    bits: Bits = ALL_8,
+) -> Quantized:
+    """Ranges as observed, weights to nearest; ``bits``: of what is not int8. Raises as ``calibrate``, ``quantize``."""
     clock = _Stopwatch()
     calibration = measured(graph, pictures(), method)
     clock.lap("calibrate")
-    numbers = quantize(graph, calibration.ranges, hard_swish=hard_swish)
+    numbers = quantize(graph, calibration.ranges, hard_swish=hard_swish, bits=bits)
     clock.lap("quantize")
     return Quantized(numbers, {}, calibration, clock.seconds)
 
 
 def plain_and_repaired(
-    graph: Graph, pictures: Pictures, method: Method = "auto", hard_swish: Gating = "decompose"
+    graph: Graph,
+    pictures: Pictures,
+    method: Method = "auto",
+    hard_swish: Gating = "decompose",
+    bits: Bits = ALL_8,
 ) -> tuple[Quantized, Quantized]:
     """Two ways at the cost of the second.
 
@@ -61,7 +72,7 @@ def plain_and_repaired(
     clock = _Stopwatch()
     seen = channel_ranges(graph, pictures())
     ranges = {name: (float(each.low.min()), float(each.high.max())) for name, each in seen.items()}
-    untouched = quantize(graph, ranges, hard_swish=hard_swish)
+    untouched = quantize(graph, ranges, hard_swish=hard_swish, bits=bits)
     clock.lap("first pass")
     first = dict(clock.seconds)
     changes = equalize(graph, seen)
@@ -69,7 +80,7 @@ def plain_and_repaired(
     moments = InputMoments(graph)
     calibration = measured(graph, pictures(), method, moments.see)
     clock.lap("second pass")
-    numbers = quantize(graph, calibration.ranges, hard_swish=hard_swish)
+    numbers = quantize(graph, calibration.ranges, hard_swish=hard_swish, bits=bits)
     numbers = rounded(graph, numbers, moments.matrices())
     clock.lap("round")
     compared = Quantized(untouched, {}, Calibration(ranges, calibration.pictures, None), first)

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from edgecnn.compress.bits import ALL_8, SHARING, Bits, tensor_bits, with_bits
+from edgecnn.compress.grid import Grid
 from edgecnn.errors import ModelError, UsageError
 from edgecnn.graph.integer import INT8
 from edgecnn.graph.ir import Array, Graph, Node, Op, QParams
@@ -18,7 +19,8 @@ from edgecnn.graph.ties import Ties
 Range = tuple[float, float]
 Gating = Literal["decompose", "native"]
 
-WEIGHT_MAX = 127  # symmetric: -128 is not used, so negating a weight is always possible
+INT8_GRID = Grid()
+WEIGHT_MAX = INT8_GRID.largest
 LEVELS = INT8[1] - INT8[0]
 BIAS_MAX = 2**30  # leaves the int32 accumulator room for the products
 BIAS_LIMITS = (-(2**31), 2**31 - 1)  # int32
@@ -36,6 +38,7 @@ def quantize(
     hard_swish: Gating = "decompose",
     silu: Gating = "decompose",
     bits: Bits = ALL_8,
+    grid: Grid = INT8_GRID,
 ) -> Graph:
     """The int8 graph of a float ``graph`` for the observed ``ranges`` (low, high) of its tensors.
 
@@ -51,6 +54,7 @@ def quantize(
             "native" keeps the operator, which no runtime computes in integers fast.
         silu: likewise, with a sigmoid as the gate.
         bits: the nodes of ``graph`` that compute in 16 bits or in float (32); see :mod:`edgecnn.compress.bits`.
+        grid: what weights are rounded to.
 
     Raises:
         UsageError: the graph is quantized already, or a range is missing; or as ``with_bits``.
@@ -65,7 +69,7 @@ def quantize(
     weight_scales: dict[str, Array] = {}
     for node in graph.nodes:
         if node.op in (Op.CONV, Op.LINEAR) and node.bits < 32:
-            numbers = _layer(graph, node, qparams)
+            numbers = _layer(graph, node, qparams, grid)
             weights |= {f"{node.name}.weight": numbers.weight, f"{node.name}.bias": numbers.bias}
             weight_scales[node.name] = numbers.scale
     return replace(graph, weights=weights, qparams=qparams, weight_scales=weight_scales)
@@ -106,18 +110,20 @@ class LayerNumbers:
     scale: Array
 
 
-def quantize_layer(weight: Array, bias: Array, source: QParams, target: QParams) -> LayerNumbers:
-    """Symmetric int8 weights per output channel and int32 biases, from float ones.
+def quantize_layer(
+    weight: Array, bias: Array, source: QParams, target: QParams, grid: Grid = INT8_GRID
+) -> LayerNumbers:
+    """Symmetric int8 weights per output channel, or those of another ``grid``, and int32 biases, from float ones.
 
-    ``scale[c] = max |w[c]| / 127``. It is made wider where that would overflow the bias, or where a channel of
-    (nearly) no weight would give a multiplier so small that runtimes refuse it; the wider scale then costs less than
+    ``scale[c] = max |w[c]| / 127`` by default. It is made wider where that would overflow the bias, or where a channel
+    of (nearly) no weight would give a multiplier so small that runtimes refuse it; the wider scale then costs less than
     a step of the output.
     """
-    magnitude = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).max(1)
-    scale = np.maximum(magnitude / WEIGHT_MAX, np.abs(bias.astype(np.float64)) / (source.scale * BIAS_MAX))
+    scale = np.maximum(grid.scales(weight), np.abs(bias.astype(np.float64)) / (source.scale * BIAS_MAX))
     scale = np.maximum(scale, FINEST_STEP * target.scale / source.scale).astype(np.float32)
+    scale = np.full_like(scale, scale.max()) if grid.per_tensor else scale
     column = scale.astype(np.float64).reshape(-1, *([1] * (weight.ndim - 1)))
-    integers = np.clip(np.rint(weight / column), -WEIGHT_MAX, WEIGHT_MAX).astype(np.int8)
+    integers = np.clip(np.rint(weight / column), -grid.largest, grid.largest).astype(np.int8)
     offsets = np.rint(bias.astype(np.float64) / (scale.astype(np.float64) * source.scale))
     return LayerNumbers(integers, np.clip(offsets, *BIAS_LIMITS).astype(np.int32), scale)
 
@@ -128,12 +134,10 @@ def input_qparams(node: Node) -> QParams:
     return QParams(float(np.float32(1 / (255 * std))), round(255 * mean) - 128)
 
 
-def _layer(graph: Graph, node: Node, qparams: dict[str, QParams]) -> LayerNumbers:
+def _layer(graph: Graph, node: Node, qparams: dict[str, QParams], grid: Grid) -> LayerNumbers:
     weight, bias = graph.weights[f"{node.name}.weight"], graph.weights[f"{node.name}.bias"]
-    source, target = qparams[node.inputs[0]], qparams[node.name]
-    if node.bits == 16:
-        return replace(quantize_layer(weight, bias, source, target), bias=bias)
-    return quantize_layer(weight, bias, source, target)
+    numbers = quantize_layer(weight, bias, qparams[node.inputs[0]], qparams[node.name], grid)
+    return replace(numbers, bias=bias) if node.bits == 16 else numbers
 
 
 def _limits(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:

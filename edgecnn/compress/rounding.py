@@ -73,11 +73,12 @@ class InputMoments:
         return {name: total / self._seen[name] for name, total in self._sums.items()}
 
 
-def rounded(graph: Graph, quantized: Graph, moments: Mapping[str, Tensor]) -> Graph:
+def rounded(graph: Graph, quantized: Graph, moments: Mapping[str, Tensor], largest: int = WEIGHT_MAX) -> Graph:
     """The ``quantized`` graph with the weights and biases of the float ``graph`` rounded by second order.
 
     ``moments`` by layer, of what the float graph's layers meet; a layer without stays as it is. The same scales.
-    A layer whose weights stay real is passed over; a bias that is real stays so.
+    A layer whose weights stay real is passed over; a bias that is real stays so. ``largest``: integers lie in
+    [-largest, largest]; 4-bit ones in [-7, 7].
     """
     weights = dict(quantized.weights)
     for name, matrix in moments.items():
@@ -87,8 +88,8 @@ def rounded(graph: Graph, quantized: Graph, moments: Mapping[str, Tensor]) -> Gr
         was = LayerNumbers(weights[weight], weights[bias], quantized.weight_scales[name])
         whole = weights[bias].dtype == np.int32
         source = quantized.qparams[graph.node(name).inputs[0]].scale if whole else None
-        largest = INT4_MAX if is_int4(quantized, name) else WEIGHT_MAX
-        numbers = round_weights(was, graph.weights[weight], graph.weights[bias], matrix, source, largest)
+        most = INT4_MAX if is_int4(quantized, name) else largest
+        numbers = round_weights(was, graph.weights[weight], graph.weights[bias], matrix, source, most)
         weights |= {weight: numbers.weight, bias: numbers.bias}
     return replace(quantized, weights=weights)
 

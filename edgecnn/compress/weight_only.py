@@ -62,8 +62,8 @@ def nearest(weight: Array, groups: int | None, largest: int) -> tuple[Array, Arr
     ``scale = max |w| / largest`` (Krishnamoorthi 2018, arXiv 1806.08342, section 2.2).
     """
     rows = weight.astype(np.float64).reshape(len(weight), groups or 1, -1)
-    magnitude = np.abs(rows).max(2)
-    scale = np.where(magnitude > 0, magnitude / largest, 1.0).astype(np.float32)
+    scale = (np.abs(rows).max(2) / largest).astype(np.float32)
+    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1))  # of nothing but zeros
     steps = np.rint(rows / scale.astype(np.float64)[..., None])
     integers = np.clip(steps, -largest, largest).astype(np.int8).reshape(weight.shape)
     return integers, scale if groups else scale[:, 0]
@@ -79,8 +79,9 @@ def group_count(row: int, group: int) -> int:
 
 
 def _half(key: str, array: Array) -> Array:
-    if float(np.abs(array).max(initial=0)) > np.finfo(np.float16).max:
-        raise ModelError(f"'{key}' holds {np.abs(array).max():.3g}, beyond float16's 65504", hint="take int8-weights")
+    largest = float(np.abs(array).max(initial=0))
+    if largest > float(np.finfo(np.float16).max):
+        raise ModelError(f"'{key}' holds {largest:.3g}, beyond float16's 65504", hint="take int8-weights")
     return array.astype(np.float16)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,21 @@ PASSING = (
     *("RESHAPE", "SQUEEZE", "CAST", "QUANTIZE", "DEQUANTIZE"),
 )
 """Operators after which a number still means what it did before."""
-INT8_SHARE = 0.5
-"""A file is called int8 when at least this share of its weight numbers are 8-bit integers."""
+ROUNDERS = ("QuantizeLinear", "QLinearConv", "QLinearMatMul", "QGemm")
+"""Operators of an ONNX file whose activations are integers."""
 
 
 def precision_of(path: Path) -> Precision:
-    """Whether most weights of an ``.onnx`` or ``.tflite`` file are 8-bit integers (then int8) or not (then fp32)."""
-    narrow, total = (_onnx_weights if path.suffix.lower() == ".onnx" else _tflite_weights)(path)
-    return Precision.INT8 if total and narrow / total >= INT8_SHARE else Precision.FP32
+    """What most of an ``.onnx`` or ``.tflite`` file's weight numbers are.
+
+    With 8 bits: int8 where activations are integers too, int8-dynamic where they become so while it runs, else
+    int8-weights.
+    """
+    bits, activations = (_onnx_weights if path.suffix.lower() == ".onnx" else _tflite_weights)(path)
+    width = max(bits, key=lambda each: bits[each], default="32")
+    return (
+        activations if width == "8" else {"4": Precision.INT4_WEIGHTS, "16": Precision.FP16}.get(width, Precision.FP32)
+    )
 
 
 def ends_in_sigmoid(path: Path) -> bool:
@@ -60,24 +69,36 @@ def _tflite_makers(path: Path) -> tuple[dict[Any, tuple[str, Any]], Any]:
     return makers, int(graph.outputs[0])
 
 
-def _onnx_weights(path: Path) -> tuple[int, int]:
-    """How many numbers the initializers hold in 8 bits, and in all."""
+def _onnx_weights(path: Path) -> tuple[Counter[str], Precision]:
+    """How many numbers the initializers hold by their bits, and what 8-bit ones of them make of the file."""
     import onnx
 
-    found = [(each.data_type, int(np.prod(each.dims))) for each in onnx.load(path).graph.initializer]
-    narrow = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
-    return sum(count for kind, count in found if kind in narrow), sum(count for _, count in found)
+    kinds = onnx.TensorProto
+    widths = {kinds.INT4: "4", kinds.UINT4: "4", kinds.INT8: "8", kinds.UINT8: "8", kinds.FLOAT16: "16"}
+    graph, found = onnx.load(path).graph, Counter[str]()
+    for each in graph.initializer:
+        found[widths.get(each.data_type, "32")] += int(np.prod(each.dims))
+    operators = {node.op_type for node in graph.node}
+    if operators & set(ROUNDERS):
+        return found, Precision.INT8
+    dynamic = "DynamicQuantizeLinear" in operators
+    return found, Precision.INT8_DYNAMIC if dynamic else Precision.INT8_WEIGHTS
 
 
-def _tflite_weights(path: Path) -> tuple[int, int]:
-    """How many numbers the constant tensors hold in 8 bits, and in all."""
+def _tflite_weights(path: Path) -> tuple[Counter[str], Precision]:
+    """The same of a TFLite file's constant tensors; hybrid kernels read int8 weights without a DEQUANTIZE."""
     from edgecnn.export.tflite_builder import schema, unpack
 
-    model = unpack(path.read_bytes())
-    narrow = (schema().TensorType.INT8, schema().TensorType.UINT8)
-    found = [
-        (tensor.type, int(np.prod(tensor.shape)))
-        for tensor in model.subgraphs[0].tensors
-        if model.buffers[tensor.buffer].data is not None
-    ]
-    return sum(count for kind, count in found if kind in narrow), sum(count for _, count in found)
+    model, types = unpack(path.read_bytes()), schema().TensorType
+    widths = {types.INT4: "4", types.INT8: "8", types.UINT8: "8", types.FLOAT16: "16"}
+    graph, found = model.subgraphs[0], Counter[str]()
+    constant = [model.buffers[tensor.buffer].data is not None for tensor in graph.tensors]
+    for tensor in itertools.compress(graph.tensors, constant):
+        found[widths.get(tensor.type, "32")] += int(np.prod(tensor.shape))
+    computed = {int(index) for operator in graph.operators for index in operator.outputs}
+    if any(graph.tensors[index].type in (types.INT8, types.UINT8) for index in computed):
+        return found, Precision.INT8
+    kinds = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    dequantize = schema().BuiltinOperator.DEQUANTIZE
+    opened = [each for each in graph.operators if kinds[each.opcodeIndex] == dequantize and constant[each.inputs[0]]]
+    return found, Precision.INT8_WEIGHTS if opened else Precision.INT8_DYNAMIC

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from edgecnn.export.numbers import integer_clamp
 from edgecnn.graph.ir import Array, Graph, Node, QParams
+from edgecnn.graph.weights import is_int4, pack_int4
 
 MOVED = "/moved"  # of an integer tensor whose values are only moved: what it is dequantized to does not matter
 SOURCE = "/source"  # of a tensor that is made real by plain arithmetic
@@ -64,7 +65,7 @@ class ONNXWriter:
         """
         (name,) = node.inputs
         qparams, view = self.graph.qparams.get(name), f"{node.name}{SOURCE}"
-        if node.bits < 32 or qparams is None:
+        if self.graph.is_integer(node) or qparams is None:
             return self.real(name)
         whole = self.op("Cast", [name], f"{view}/whole", to=onnx.TensorProto.FLOAT)
         zero = self.constant(f"{view}/zero", zero_point(qparams).astype(np.float32))
@@ -74,16 +75,43 @@ class ONNXWriter:
     def weight(self, node: Node) -> list[str]:
         """The float views of a node's weight and bias."""
         names = [f"{node.name}.weight", f"{node.name}.bias"]
+        if not self.graph.is_integer(node):
+            return [self._stored(node, name) for name in names]
         for name in names:
             self.constant(name, self.graph.weights[name])
-        if node.name not in self.graph.weight_scales:
-            return names
         scales = self.graph.weight_scales[node.name].astype(np.float32)
-        weight = self._per_channel(names[0], scales, np.int8)
-        if not self.graph.is_integer(node):
-            return [weight, names[1]]
-        source = self.graph.qparams[node.inputs[0]].scale
-        return [weight, self._per_channel(names[1], (scales.astype(np.float64) * source).astype(np.float32), np.int32)]
+        bias_scales = (scales.astype(np.float64) * self.graph.qparams[node.inputs[0]].scale).astype(np.float32)
+        for name, scale, kind in zip(names, (scales, bias_scales), (np.int8, np.int32), strict=True):
+            self.op(
+                "DequantizeLinear",
+                [name, *self.numbers(name, scale, np.zeros(len(scale), kind))],
+                f"{name}/real",
+                axis=0,
+            )
+        return [f"{name}/real" for name in names]
+
+    def _stored(self, node: Node, name: str) -> str:
+        """The float32 view of a weight or bias of a layer that is computed in real numbers.
+
+        Cast and Mul, not DequantizeLinear: see :mod:`edgecnn.export.onnx`.
+        """
+        value, scale = self.graph.weights[name], self.graph.weight_scales.get(node.name)
+        if value.dtype == np.float32:
+            return self.constant(name, value)
+        if value.dtype == np.float16 or scale is None:
+            return self.op("Cast", [self.constant(name, value)], f"{name}/real", to=onnx.TensorProto.FLOAT)
+        if not is_int4(self.graph, node.name):
+            self.constant(name, value)
+            return self._scaled(name, scale.reshape(-1, *[1] * (value.ndim - 1)), f"{name}/real")
+        dims = (*scale.shape, value[0].size // scale.shape[1])
+        packed = pack_int4(value).tobytes()
+        self.constants.append(helper.make_tensor(name, onnx.TensorProto.INT4, dims, packed, raw=True))
+        shape = self.constant(f"{name}/shape", np.array(value.shape, np.int64))
+        return self.op("Reshape", [self._scaled(name, scale[..., None], f"{name}/groups"), shape], f"{name}/real")
+
+    def _scaled(self, name: str, scale: Array, output: str) -> str:
+        cast = self.op("Cast", [name], f"{name}/cast", to=onnx.TensorProto.FLOAT)
+        return self.op("Mul", [cast, self.constant(f"{name}/scale", scale)], output)
 
     def emit(self, node: Node, kind: str, inputs: list[str], *, scale_by: float = 1.0, **attrs: Any) -> None:
         """Write the operator, then what its output needs: a clamp, or quantization at ``scale * scale_by``."""
@@ -122,11 +150,6 @@ class ONNXWriter:
             for word, end in (("low", low), ("high", high))
         ]
         self.op("Clip", [source, *ends], name)
-
-    def _per_channel(self, name: str, scales: Array, dtype: Any) -> str:
-        """The float view of a constant with a scale for each channel."""
-        numbers = self.numbers(name, scales, np.zeros(len(scales), dtype))
-        return self.op("DequantizeLinear", [name, *numbers], f"{name}/real", axis=0)
 
     def _quantize(self, node: Node, source: str, scale_by: float) -> None:
         qparams = self.graph.qparams[node.name]

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from edgecnn.bundle import write_atomically
+from edgecnn.errors import ModelError
 from edgecnn.export.borders import with_borders
 from edgecnn.export.columns import group_columns
 from edgecnn.export.lowering import graph_name, lower
@@ -26,7 +27,8 @@ __all__ = ["build", "render", "trace"]
 def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
     """Write ``graph`` to ``path`` as TFLite; ``meta`` goes into its metadata.
 
-    Raises ``ModelError`` when the graph holds something that has no counterpart, ``MissingPackageError`` without
+    Raises ``ModelError`` when the graph holds something that has no counterpart (groups of 4-bit weights with scales of
+    their own are that), ``MissingPackageError`` without
     ai-edge-litert.
     """
     write_atomically(path, build(graph, meta=meta))
@@ -34,6 +36,12 @@ def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
 
 def build(graph: Graph, *, meta: dict[str, str]) -> bytes:
     """The same as :func:`render`, as the file's bytes."""
+    grouped = [name for name, scale in graph.weight_scales.items() if scale.ndim == 2 and scale.shape[1] > 1]
+    if grouped:
+        raise ModelError(
+            f"'{grouped[0]}' has {graph.weight_scales[grouped[0]].shape[1]} scales per output channel; TFLite has one",
+            hint="quantize it with weight_group=0",
+        )
     graph = group_columns(with_borders(lower(graph)))
     writer = TFLiteWriter(graph)
     for node in graph.nodes:

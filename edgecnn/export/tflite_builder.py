@@ -15,12 +15,19 @@ import numpy as np
 from edgecnn.catalog import require
 from edgecnn.errors import UsageError
 from edgecnn.graph.ir import Array
+from edgecnn.graph.weights import pack_int4
 
 IDENTIFIER = b"TFL3"
 META_ENTRY = "edgecnn"  # metadata: what the caller says about the file, one JSON object of strings
 BUFFER_ALIGNMENT = 16  # what the schema demands of constant data; kernels read it in place
 
-_TYPE_CODES = {"float32": "FLOAT32", "uint8": "UINT8", "int8": "INT8", "int16": "INT16"} | {
+_TYPE_CODES = {
+    "float32": "FLOAT32",
+    "float16": "FLOAT16",
+    "uint8": "UINT8",
+    "int8": "INT8",
+    "int4": "INT4",
+    "int16": "INT16",
     "int32": "INT32",
     "int64": "INT64",
 }
@@ -62,6 +69,14 @@ class TFLiteBuilder:
         """A tensor whose value is in the file. Returns its index."""
         buffer = self._buffer(np.asarray(value, order="C").reshape(-1).view(np.uint8))
         return self._tensor(name, list(value.shape), value.dtype.name, quantization, buffer=buffer)
+
+    def constant_int4(self, name: str, value: Array, quantization: Quantization | None = None) -> int:
+        """A constant of integers in [-8, 7], two to a byte in the file. Returns its index."""
+        return self._tensor(name, list(value.shape), "int4", quantization, buffer=self._buffer(pack_int4(value)))
+
+    def computed(self, name: str, shape: tuple[int, ...]) -> int:
+        """A float32 tensor that is computed from constants alone, so without a batch. Returns its index."""
+        return self._tensor(name, list(shape), "float32", None, buffer=0)
 
     def operator(
         self,

@@ -11,7 +11,10 @@ Tensors are NHWC. In int8, this is done so that XNNPACK takes every operator and
 * other numbers for a tensor are a MUL by 1: XNNPACK's QUANTIZE between int8 tensors is a step off for one in eight.
 * a clamp implied by the int8 range is not written.
 
-With 16-bit activations (TFLite's 16x8 scheme: weights int8, biases int64) the built-in kernels compute, not XNNPACK.
+Weights that are stored in fewer bits and computed in float32 are constants of int8, INT4 or float16 behind a
+DEQUANTIZE, which LiteRT computes once. Where activations are quantized while the network runs, the int8 constants go
+into the operators as they are: with a float input that makes them hybrid ones. With 16-bit activations (TFLite's 16x8
+scheme: weights int8, biases int64) the built-in kernels compute, not XNNPACK.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from edgecnn.export.borders import kind_of
 from edgecnn.export.numbers import integer_clamp
 from edgecnn.export.tflite_builder import Quantization, TFLiteBuilder
 from edgecnn.graph.ir import Array, Graph, Node
+from edgecnn.graph.weights import is_int4
 
 Options = dict[str, Any]
 
@@ -168,8 +172,10 @@ class TFLiteWriter:
     def weights(self, node: Node, weight: Array, axis: int) -> list[int]:
         """Constants for a weight (in TFLite's layout, output channels along ``axis``) and the bias of ``node``."""
         bias = self.graph.weights[f"{node.name}.bias"]
-        if node.name not in self.graph.weight_scales:
-            return [self.builder.constant(f"{node.name}.{w}", v) for w, v in (("weight", weight), ("bias", bias))]
+        if self.is_float(node):
+            scale = self.graph.weight_scales.get(node.name)
+            numbers = None if scale is None else Quantization(scale, np.zeros(len(scale), np.int64), axis)
+            return [self._stored(node, "weight", weight, numbers), self._stored(node, "bias", bias, None)]
         source = node.inputs[0]
         zeros = np.zeros(len(bias), np.int64)
         scales = self.graph.weight_scales[node.name].astype(np.float64)
@@ -182,6 +188,20 @@ class TFLiteWriter:
             self.builder.constant(f"{node.name}.weight", weight, weight_numbers),
             self.builder.constant(f"{node.name}.bias", bias, bias_numbers),
         ]
+
+    def _stored(self, node: Node, word: str, value: Array, numbers: Quantization | None) -> int:
+        """A weight or bias of a network that is computed in real numbers, made float32 where it is stored in less.
+
+        Where activations are quantized while the network runs, the kernel takes the int8 weight as it is.
+        """
+        name = f"{node.name}.{word}"
+        if value.dtype == np.float32 or (node.attrs.get("dynamic") and numbers is not None):
+            return self.builder.constant(name, value, numbers)
+        write = self.builder.constant
+        if numbers is not None and is_int4(self.graph, node.name):
+            write = self.builder.constant_int4
+        source, output = write(name, value, numbers), self.builder.computed(f"{name}/real", value.shape)
+        return self.builder.operator("DEQUANTIZE", [source], output, table="DequantizeOptions")
 
     def ratio_in(self, node: Node) -> float:
         """The ratio of ``node``'s first input."""

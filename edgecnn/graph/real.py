@@ -59,20 +59,30 @@ def pick(node: Node, x: Tensor) -> Tensor:
     return x[:, node.attrs["start"] : node.attrs["stop"]]
 
 
-def quantized_while_running(x: Tensor) -> Tensor:
-    """Each picture (N, ...) on 256 levels between its own ends, which are widened to hold 0.
+def quantized_while_running(x: Tensor, *, dims: list[int]) -> Tensor:
+    """``x`` on 256 levels between its own ends over ``dims``, which are widened to hold 0.
 
-    ``scale = (high - low) / 255``; the zero point is rounded from the end at which that errs less. This is TFLite's
-    asymmetric quantization of a hybrid operator's input and XNNPACK's ``qd8`` (both: round half to even).
+    One step is ``(high - low) / 255``; the zero point is rounded from the end at which that errs less, halves to even,
+    as in TFLite's asymmetric hybrid operators and XNNPACK's ``qd8``.
     """
-    apart = x.reshape(len(x), -1)
-    low, high = apart.amin(1).clamp(max=0), apart.amax(1).clamp(min=0)
-    scale = torch.where(high > low, (high - low) / 255, 1)
-    from_low, from_high = -128 - low / scale, 127 - high / scale
-    zero_point = torch.where((low + high) / scale > 1, from_low, from_high).round().clamp(-128, 127)
-    scale, zero_point = (each.view(-1, *[1] * (x.ndim - 1)) for each in (scale, zero_point))
-    steps = (x / scale).round_().add_(zero_point).clamp_(-128, 127)
-    return steps.sub_(zero_point).mul_(scale)
+    low, high = x.amin(dims, keepdim=True).clamp(max=0), x.amax(dims, keepdim=True).clamp(min=0)
+    factor = torch.where(high > low, 255 / (high - low), 1)  # of x to steps: runtimes multiply, they do not divide
+    zero_point = torch.where((low + high) * factor > 1, -128 - low * factor, 127 - high * factor)
+    zero_point = zero_point.round_().clamp_(-128, 127)
+    steps = (x * factor).round_().add_(zero_point).clamp_(-128, 127)
+    return steps.sub_(zero_point).mul_(1 / factor)
+
+
+def _read(node: Node, x: Tensor) -> Tensor:
+    """The input as the layer reads it: each picture by itself where that is quantized while the network runs.
+
+    A 1x1 convolution without stride is a linear layer at every place, and each place has ends of its own.
+    """
+    if not node.attrs.get("dynamic"):
+        return x
+    a = node.attrs
+    linear = node.op is Op.CONV and a["kernel"] == a["stride"] == [1, 1] and a["groups"] == 1 and not any(a["padding"])
+    return quantized_while_running(x, dims=[1] if linear else list(range(1, x.ndim)))
 
 
 def _conv(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -83,10 +93,6 @@ def _conv(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Ten
 def _linear(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
     return _clamp(node, F.linear(_read(node, inputs[0]), weight, bias))
-
-
-def _read(node: Node, x: Tensor) -> Tensor:
-    return quantized_while_running(x) if node.attrs.get("dynamic") else x
 
 
 def _clamp(node: Node, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from edgecnn.errors import UsageError
 from edgecnn.export import meta
 from edgecnn.export.foreign import ends_in_sigmoid, precision_of
 from edgecnn.pipeline.context import Context, opened
-from edgecnn.pipeline.loading import preprocess_of
+from edgecnn.pipeline.loading import preprocess_of, refused
 from edgecnn.runtimes.ports import Normalization
 from edgecnn.runtimes.session import open_session
 from edgecnn.spec import Format, Precision, Preprocess, Runtime, Split, Task
@@ -91,8 +91,8 @@ def describe_file(file: Path, normalization: Normalization | None = None) -> Can
 def candidate_of(bundle: Bundle, runtime: Runtime) -> Candidate:
     """What a runtime would run of a bundle: its folder for torch and null, the exported file otherwise."""
     format = catalog.RUNTIMES[runtime].formats[0]
-    path, missing = bundle.path, ""
-    if format is not Format.TORCH:
+    path, missing = bundle.path, _refused(bundle, format, runtime)
+    if format is not Format.TORCH and not missing:
         path = bundle.exports / f"model{catalog.FORMATS[format].extension}"
         if not path.is_file():
             missing = f"not exported: run edgecnn export {bundle.path} --format {format}"
@@ -113,6 +113,12 @@ def candidate_of(bundle: Bundle, runtime: Runtime) -> Candidate:
         task=bundle.task,
         missing=missing,
     )
+
+
+def _refused(bundle: Bundle, format: Format, runtime: Runtime) -> str:
+    """Why neither the format nor the runtime can have the bundle's precision; empty where they can."""
+    reasons = ((where, refused(bundle, where)) for where in (format, runtime))
+    return next((f"{where} cannot have {bundle.manifest.precision}: {why}" for where, why in reasons if why), "")
 
 
 def weights_size(bundle: Bundle) -> int:

@@ -15,7 +15,7 @@ from edgecnn.bundle import Bundle, dump_json, sha256, write_atomically
 from edgecnn.errors import GateError
 from edgecnn.export.meta import meta_of
 from edgecnn.pipeline.context import Context
-from edgecnn.pipeline.loading import is_quantized, preprocess_of, scheme_of
+from edgecnn.pipeline.loading import is_quantized, preprocess_of, refused, scheme_of
 from edgecnn.pipeline.verifying import Subject, export_row, subject_of
 from edgecnn.report.rows import ParityRow
 from edgecnn.spec import Format, Status
@@ -66,9 +66,7 @@ def export(
 
 def _possible(context: Context, bundle: Bundle) -> tuple[Format, ...]:
     """The formats that can have the bundle's precision; of the others the reason is told."""
-    reasons = {format: "" for format in catalog.FORMATS}
-    if is_quantized(bundle):
-        reasons = {format: schemes.refusal(scheme_of(bundle)[0], format, scheme_of(bundle)[1]) for format in reasons}
+    reasons = {format: refused(bundle, format) for format in catalog.DEFAULT_FORMATS}
     for format, reason in reasons.items():
         if reason:
             context.tell(f"{bundle.path}: no {format} file: {reason}")
@@ -83,16 +81,27 @@ def _render(subject: Subject, format: Format, target: Path, *, verify: bool, for
         meta = meta_of(bundle.manifest.labels, preprocess_of(bundle), bundle.task)
         catalog.load(catalog.FORMATS[format].target)(subject.graph, draft, meta=meta)
         found = export_row(subject, format, draft) if verify else None
-        if found is not None and found.status is not Status.OK and not force:
-            raise GateError(
-                f"{bundle.title}: {found.stage} does not compute what the bundle does: {found.note}",
-                hint="the file was not kept; --force keeps it all the same",
-            )
+        if found is not None and not force:
+            _gate(found)
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
     write_atomically(_note(target), dump_json(_facts(bundle, format, target, found)))
     return Exported(target, format, found, skipped=False)
+
+
+def _gate(found: ParityRow) -> None:
+    """Raise ``GateError`` for a file that failed its comparison, or could not be compared."""
+    if found.status is Status.UNAVAILABLE:
+        raise GateError(
+            f"{found.bundle}: {found.stage} cannot be compared with the bundle: {found.note}",
+            hint="the file was not kept; --no-verify writes it without the comparison",
+        )
+    if found.status is not Status.OK:
+        raise GateError(
+            f"{found.bundle}: {found.stage} does not compute what the bundle does: {found.note}",
+            hint="the file was not kept; --force keeps it all the same",
+        )
 
 
 def is_current(bundle: Bundle, file: Path, verified: bool) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgecnn import tasks
 from edgecnn.compress import equalize
 from edgecnn.compress.quantize import Gating, decompose
@@ -66,6 +69,10 @@ class Judge:
         self._val, self._task = val, task
         self._parent = batched(GraphModule(floating).eval(), val.images)
 
+    def divergence(self, wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+        """Mean divergence of logits (N, K) from those that are wanted."""
+        return float(divergence(wanted, found, self._task).mean())
+
     def rung(self, name: str, made: tuple[Graph, dict[str, equalize.Change]], seconds: float) -> Rung:
         """The numbers judged."""
         logits = batched(GraphModule(made[0]).eval(), self._val.images)
@@ -74,7 +81,7 @@ class Judge:
             name=name,
             graph=made[0],
             changes=made[1],
-            kl=float(divergence(self._parent, logits, self._task).mean()),
+            kl=self.divergence(self._parent, logits),
             agreement=tasks.agreement(self._task, self._parent, logits),
             drop=paired_difference(was, now),
             seconds=seconds,

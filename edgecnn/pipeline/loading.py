@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 
+from edgecnn import schemes
 from edgecnn.bundle import Bundle, open_bundle
 from edgecnn.compress import equalize
+from edgecnn.compress.bits import bits_of, with_bits
 from edgecnn.compress.quantize import decompose
 from edgecnn.data import preprocess
 from edgecnn.errors import BundleError
@@ -21,7 +23,7 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import GraphModule
 from edgecnn.graph.ir import Graph
 from edgecnn.models import channel_plan, zoo
-from edgecnn.spec import Precision, Preprocess, Scheme
+from edgecnn.spec import Format, Precision, Preprocess, Runtime, Scheme
 from edgecnn.train.evaluate import predict_logits
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -44,6 +46,14 @@ def is_quantized(bundle: Bundle) -> bool:
 def scheme_of(bundle: Bundle) -> tuple[Scheme, int]:
     """The scheme of a quantized bundle, and how many of its weights share a scale (0: an output channel)."""
     return Scheme(bundle.manifest.precision), int(bundle.manifest.config.get("weight_group", 0))
+
+
+def refused(bundle: Bundle, where: Format | Runtime) -> str:
+    """Why a format or a runtime cannot have the bundle's precision; empty where it can."""
+    if not is_quantized(bundle):
+        return ""
+    scheme, group = scheme_of(bundle)
+    return schemes.refusal(scheme, where, group)
 
 
 def load_module(bundle: Bundle) -> nn.Module:
@@ -90,7 +100,8 @@ def float_twin(bundle: Bundle) -> Graph:
         )
     bundle.check_hashes()
     graph = equalize.rewrite(load_graph(parent), equalize.load(bundle.path))
-    return decompose(graph, hard_swish=bundle.manifest.config["hard_swish"])
+    bits = {name: width for name, width in bits_of(store.load(bundle.path)).items() if name in graph.by_name}
+    return decompose(with_bits(graph, bits), hard_swish=bundle.manifest.config["hard_swish"])
 
 
 def predictor(bundle: Bundle) -> Predict:

@@ -1,11 +1,12 @@
 """The quantize step: a float bundle -> a bundle of fewer bits, by as many means as it takes.
 
 The rungs, from cheap to dear: *plain* (ranges and nearest weights), *repaired* (equalized, rounded by second order),
-*re-estimated* (batch normalization, where the best so far loses more than ``max_drop``), *trained* (``qat``, where it
-was asked for). A scheme of weights only needs no ranges, and float16 is plain. Each is judged on the same validation
-pictures against the float network: by the mean divergence of their answers, which tells networks apart long before
-accuracy does, and by accuracy against ``max_drop``. The least divergent is kept, so a repair that does not help is not
-used. The test pictures decide nothing.
+*re-estimated* (batch normalization, where the best so far loses more than ``max_drop``), *mixed* (where still more is
+lost and that scheme was asked for: some layers stay float), *trained* (``qat``, where it was asked for). A scheme of
+weights only needs no ranges, and float16 is plain. Each is judged on the same validation pictures against the float
+network: by the mean divergence of their answers, which tells networks apart long before accuracy does, and by accuracy
+against ``max_drop``. The least divergent is kept, so a repair that does not help is not used. The test pictures decide
+nothing.
 Where even the interval of the drop lies above ``max_drop`` the bundle is diagnosed on the spot.
 """
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from edgecnn import bundle as bundles
 from edgecnn.bundle import Bundle
 from edgecnn.compress import equalize, ptq, reestimate
+from edgecnn.compress.bits import whole
 from edgecnn.data.items import ImageSet
 from edgecnn.data.stream import readable
 from edgecnn.data.tensors import choose_calibration, iter_batches, load_split
@@ -35,6 +37,7 @@ from edgecnn.pipeline.explaining import tell_why
 from edgecnn.pipeline.figuring import in_words
 from edgecnn.pipeline.ladder import JUDGES, Judge, Rung
 from edgecnn.pipeline.loading import batched, load_graph, preprocess_of
+from edgecnn.pipeline.loosening import loosen, told
 from edgecnn.pipeline.preparing import retraining
 from edgecnn.pipeline.quantized_training import train_numbers
 from edgecnn.pipeline.writing import copy_history, finished, work_folder, write_recipe
@@ -101,18 +104,13 @@ def _without_training(
     context: Context, stage: str, step: QuantizeStep, graph: Graph, pictures: ptq.Pictures, judge: Judge
 ) -> tuple[list[Rung], dict[str, Any]]:
     """The rungs that need calibration pictures only, and what calibration says of itself."""
-    ways: tuple[ptq.Quantized, ...]
-    if not SCHEMES[step.scheme].calibrated:
-        ways = ptq.weights_only(graph, pictures, step.scheme, step.weight_group, repair=step.repair)
-    elif step.repair:
-        ways = ptq.plain_and_repaired(graph, pictures, step.calibration_method, step.hard_swish)
-    else:
-        ways = (ptq.plain(graph, pictures, step.calibration_method, step.hard_swish),)
+    ways = _ways(graph, pictures, step)
     rungs = []
     for name, made in zip(("plain", "repaired"), ways, strict=False):
         rungs.append(judge.rung(name, (made.graph, made.changes), sum(made.seconds.values())))
         context.tell(f"{stage}: {rungs[-1]}")
-    if step.repair and step.scheme is Scheme.INT8 and _nearest(rungs).misses(step.max_drop):
+    int8 = step.scheme in (Scheme.INT8, Scheme.MIXED)
+    if step.repair and int8 and _nearest(rungs).misses(step.max_drop):
         rungs.append(_reestimated(graph, _nearest(rungs), pictures, judge, step))
         context.tell(f"{stage}: {rungs[-1]}")
     calibration = ways[-1].calibration
@@ -120,7 +118,46 @@ def _without_training(
         return rungs, {}
     if calibration.enough is None:
         context.tell(f"{stage}: ranges still move with {calibration.pictures} pictures: more would tell more")
-    return rungs, {"calibration_enough": calibration.enough}
+    figures: dict[str, Any] = {"calibration_enough": calibration.enough}
+    if step.scheme is Scheme.MIXED:
+        rungs, kept = _loosened(context, stage, graph, rungs, pictures, judge, step)
+        figures |= kept
+    return rungs, figures
+
+
+def _loosened(
+    context: Context,
+    stage: str,
+    graph: Graph,
+    rungs: list[Rung],
+    pictures: ptq.Pictures,
+    judge: Judge,
+    step: QuantizeStep,
+) -> tuple[list[Rung], dict[str, Any]]:
+    """The rungs with that of mixed precision, where the gate is missed without and it is nearer; and its figures."""
+    start = _nearest(rungs)
+    if not start.misses(step.max_drop):
+        context.tell(f"{stage}: int8 loses no more than {step.max_drop} points: nothing is kept in more bits")
+        return rungs, {}
+    rung, figures = loosen(context, graph, start, pictures, judge, step)
+    if rung is None:
+        context.tell(f"{stage}: no layer regains anything within the budget (max_growth, max_float)")
+        return rungs, {}
+    context.tell(f"{stage}: {rung}")
+    context.tell(f"{stage}: {told(figures)}")
+    return ([*rungs, rung], figures) if rung.kl < start.kl else (rungs, {})
+
+
+def _ways(graph: Graph, pictures: ptq.Pictures, step: QuantizeStep) -> tuple[ptq.Quantized, ...]:
+    """Plain, and repaired where that is asked for and is something else."""
+    if not SCHEMES[step.scheme].calibrated:
+        return ptq.weights_only(graph, pictures, step.scheme, step.weight_group, repair=step.repair)
+    method, more = step.calibration_method, {}
+    if step.scheme is Scheme.INT16X8:
+        method, more = "minmax" if method == "auto" else method, {"bits": whole(graph, 16)}  # no level is scarce
+    if step.repair:
+        return ptq.plain_and_repaired(graph, pictures, method, step.hard_swish, **more)
+    return (ptq.plain(graph, pictures, method, step.hard_swish, **more),)
 
 
 def _reestimated(graph: Graph, start: Rung, pictures: ptq.Pictures, judge: Judge, step: QuantizeStep) -> Rung:
@@ -157,7 +194,8 @@ def _kept(context: Context, stage: str, rungs: list[Rung], step: QuantizeStep) -
     if best.misses(step.max_drop):
         sure = "" if 100 * best.drop.low > step.max_drop else " (within what so few pictures can tell)"
         trainable = step.scheme is Scheme.INT8 and not step.qat
-        way = "train the numbers too: --qat" if trainable else "these are the best numbers found"
+        way = "train the numbers too (--qat) or keep some layers in float (--scheme mixed)"
+        way = way if trainable else "these are the best numbers found"
         context.tell(f"{stage}: the drop is above {step.max_drop} points{sure}; {way}")
     return best
 

@@ -4,8 +4,12 @@ layer.
     float bundle     torch module     -> captured graph            same arithmetic
     pruned bundle    parent's module  -> pruned module             another network: told, holds no file back
     int8 bundle      parent's graph   -> integer simulation        quantizing; or, where it was trained (QAT), as pruned
-    each export      graph            -> file in its own runtime   rendering: nothing may change but rounding
+    each export      graph            -> file in every runtime     rendering: nothing may change but rounding
     golden.npz       logits written   -> logits now                nothing may change
+
+The first runtime of a format is the one that a file must agree with to be kept. Others that read it are rows too, by
+the same thresholds: one that misses them fails a verification, since the file does not give the same numbers there, but
+holds no file back. One that is not installed is a row that says so.
 
 Validation pictures are used: a gate that decides must not look at the test split.
 """
@@ -13,7 +17,7 @@ Validation pictures are used: a gate that decides must not look at the test spli
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -32,12 +36,14 @@ from edgecnn.graph.ir import Graph
 from edgecnn.measure import parity
 from edgecnn.measure.parity import Divergence, Parity, StageKind
 from edgecnn.pipeline.context import Context, data_of
-from edgecnn.pipeline.loading import golden, is_quantized, load_graph, predictor, preprocess_of
+from edgecnn.pipeline.loading import golden, is_quantized, load_graph, predictor, preprocess_of, refused
 from edgecnn.report.rows import ParityRow
 from edgecnn.runtimes.session import open_session
-from edgecnn.spec import Format, Runtime, Scheme, Split, Status
+from edgecnn.spec import Format, Precision, Runtime, Scheme, Split, Status
 
 IMAGES = 256
+SLOW_SECONDS, FEWEST = 40.0, 8
+"""A slow runtime is given so many pictures as it takes this long for, but at least so many."""
 TRACED = 8
 """So many images are followed layer by layer when a stage fails."""
 
@@ -55,6 +61,10 @@ ADVICE = {
     LEARNED: "the int8 network has learned other answers than its parent's (its accuracy decides): train it at a lower "
     "rate, or with a higher distill_weight",
 }
+ELSEWHERE = (
+    "this runtime computes the file otherwise than the one it was kept for: "
+    "`edgecnn evaluate FILE --runtime NAME` says what that costs"
+)
 RENDERED = "what the file computes is not what was decided: export it again with --force"
 
 Logits = NDArray[np.float32]
@@ -119,15 +129,18 @@ def subject_of(context: Context, bundle: Bundle) -> Subject:
     return Subject(bundle, lambda: verification_images(bundle, context.data))
 
 
-def verify(context: Context, bundle: Bundle) -> list[ParityRow]:
-    """Check every stage of a bundle and write the result under ``measurements/``; a miss is a row."""
+def verify(context: Context, bundle: Bundle, runtimes: Collection[Runtime] = ()) -> list[ParityRow]:
+    """Check every stage of a bundle and write the result under ``measurements/``; a miss is a row.
+
+    Files are run in all runtimes that read them, or in these ``runtimes`` only.
+    """
     bundle.check_hashes()
     subject = subject_of(context, bundle)
     rows = [_golden_row(bundle), *_origin_rows(context, subject)]
-    for format in Format:
-        file = bundle.exports / f"model{catalog.FORMATS[format].extension}" if format in catalog.FORMATS else None
-        if file is not None and file.is_file():
-            rows.append(export_row(subject, format, file))
+    for format, row in catalog.FORMATS.items():
+        file = bundle.exports / f"model{row.extension}"
+        chosen = [name for name in catalog.readers(format) if not runtimes or name in runtimes]
+        rows += [export_row(subject, format, file, name) for name in chosen if file.is_file()]
     record(bundle, rows)
     return rows
 
@@ -137,19 +150,27 @@ def gate(rows: list[ParityRow]) -> None:
     failed = [row for row in rows if row.status is Status.FAILED]
     if failed:
         lines = [f"{row.bundle}: {row.parent} -> {row.stage}: {row.note}" for row in failed]
-        advice = dict.fromkeys(ADVICE.get(row.stage, RENDERED) for row in failed)
+        advice = dict.fromkeys(ADVICE.get(row.stage, RENDERED if _holds_back(row) else ELSEWHERE) for row in failed)
         raise GateError("parity failed:\n    " + "\n    ".join(lines), hint="\n  ".join(advice))
 
 
 def gate_files(context: Context, rows: list[ParityRow]) -> None:
-    """The gate of a run: that a network trained again answers otherwise is told only: files made from it are right.
+    """The gate of a run: told only is that a network trained again answers otherwise, since files made from it are
+    right, and what a runtime does that a file was not kept for.
 
     Raises ``GateError`` for all else that failed.
     """
     for row in rows:
-        if row.stage in TOLD and row.status is Status.FAILED:
-            context.tell(f"warning: {row.bundle} compared with {row.parent}: {row.note}")
-    gate([row for row in rows if row.stage not in TOLD])
+        if row.status is Status.FAILED and not _holds_back(row):
+            where = "" if row.stage in TOLD else f", {row.stage},"
+            context.tell(f"warning: {row.bundle}{where} compared with {row.parent}: {row.note}")
+    gate([row for row in rows if _holds_back(row)])
+
+
+def _holds_back(row: ParityRow) -> bool:
+    """Whether a file is not kept, and a run ends, when this stage fails."""
+    others = (_stage(format, name) for format in catalog.FORMATS for name in catalog.readers(format)[1:])
+    return row.stage not in (*TOLD, *others)
 
 
 def _origin_rows(context: Context, subject: Subject) -> list[ParityRow]:
@@ -175,31 +196,58 @@ def _origin_rows(context: Context, subject: Subject) -> list[ParityRow]:
     return rows
 
 
-def export_row(subject: Subject, format: Format, file: Path) -> ParityRow:
-    """A rendered file in its own runtime against its graph; an engine that breaks is a failed row."""
+def export_row(subject: Subject, format: Format, file: Path, runtime: Runtime | None = None) -> ParityRow:
+    """A rendered file in a runtime (default: the first that reads it) against its graph; an engine that breaks is a
+    failed row, one that is not installed an unavailable one.
+    """
     bundle = subject.bundle
-    runtime = next(name for name, row in catalog.RUNTIMES.items() if format in row.formats and name is not Runtime.NULL)
-    stage = f"{format} in {runtime}"
+    runtime = runtime or catalog.readers(format)[0]
+    stage = _stage(format, runtime)
+    if (state := catalog.engines()[runtime]) != "ready":
+        return ParityRow(stage, "graph", bundle.title, status=Status.UNAVAILABLE, note=f"skipped: {state}")
+    if reason := refused(bundle, runtime):
+        return ParityRow(stage, "graph", bundle.title, status=Status.UNAVAILABLE, note=f"not possible: {reason}")
     images = subject.images  # outside the try: pictures that are gone are no fault of the engine
+    images = images[: _few(runtime, bundle)]
     try:
         with open_session(runtime, file, threads=1) as session:
             theirs = session.infer(images)
     except EdgecnnError as error:
         return ParityRow(stage, "graph", bundle.title, status=Status.FAILED, note=error.message)
-    kind = StageKind.RENDERING_INT8 if _rounds_activations(subject.graph) else StageKind.SAME_ARITHMETIC
-    trace = catalog.load(catalog.FORMATS[format].trace)
-    graph = Side("graph", subject.graph_logits, trace_graph(subject.graph))
-    return _compare(subject, graph, Side(stage, theirs, lambda images: trace(file, images)), kind)
+    graph = Side("graph", subject.graph_logits[: len(images)], trace_graph(subject.graph))
+    return _compare(subject, graph, Side(stage, theirs, _trace_file(format, file)), _rendering(subject))
 
 
-def _rounds_activations(graph: Graph) -> bool:
-    """Whether a last bit may become a step: activations are integers, or become integers while the network runs."""
-    return graph.quantized or any(node.attrs.get("dynamic") for node in graph.nodes)
+def _trace_file(format: Format, file: Path) -> Trace | None:
+    """A function that gives every tensor of the file for some images, if any can."""
+    target = catalog.FORMATS[format].trace
+    return (lambda images: catalog.load(target)(file, images)) if target else None
+
+
+def _stage(format: Format, runtime: Runtime) -> str:
+    return f"{format} in {runtime}"
+
+
+def _few(runtime: Runtime, bundle: Bundle) -> int | None:
+    """On how many pictures a file is verified in a slow runtime; ``None``: on all of them."""
+    speed = catalog.RUNTIMES[runtime].macs_per_s
+    return None if speed is None else max(FEWEST, int(SLOW_SECONDS * speed / bundle.manifest.figures["macs"]))
+
+
+def _rendering(subject: Subject) -> StageKind:
+    """What writing a bundle into a file may do to its numbers.
+
+    A last bit may become a step where activations are integers, or become integers while the network runs.
+    """
+    dynamic = any(node.attrs.get("dynamic") for node in subject.graph.nodes)
+    return StageKind.RENDERING_INT8 if subject.graph.quantized or dynamic else StageKind.SAME_ARITHMETIC
 
 
 def _compare(subject: Subject, parent: Side, child: Side, kind: StageKind) -> ParityRow:
     """One stage: child against parent; when it fails, the first layer that diverges, if both can be followed."""
-    found = parity.compare_logits(parent.logits, child.logits, subject.bundle.task)
+    numbers = subject.graph.qparams.get(subject.graph.output)
+    step = numbers.scale if numbers is not None and kind is StageKind.RENDERING_INT8 else None
+    found = parity.compare_logits(parent.logits, child.logits, subject.bundle.task, step)
     misses = parity.check(found, parity.THRESHOLDS[kind])
     layer: Divergence | None = None
     if misses and parent.trace and child.trace:
@@ -227,13 +275,17 @@ def _row(
         first_divergence=layer.name if layer else None,
         note="; ".join(misses),
         equal_sets=found.equal_sets,
+        max_steps=found.max_steps,
+        near_ties=found.near_ties,
     )
 
 
 def _golden_row(bundle: Bundle) -> ParityRow:
     kept = golden(bundle)
     found = parity.compare_logits(kept["logits"], predictor(bundle)(kept["images"]), bundle.task)
-    misses = parity.check(found, parity.THRESHOLDS[StageKind.SAME_ARITHMETIC])
+    dynamic = bundle.manifest.precision == Precision.INT8_DYNAMIC  # a last bit of another CPU may become a step
+    kind = StageKind.RENDERING_INT8 if dynamic else StageKind.SAME_ARITHMETIC
+    misses = parity.check(found, parity.THRESHOLDS[kind])
     return _row(bundle, "golden.npz", GOLDEN, found, misses)
 
 

@@ -10,12 +10,24 @@ from rich.table import Table
 from edgecnn.models.layers import LayerRow
 from edgecnn.report.diagnosis_page import LossRow
 from edgecnn.report.rows import ParityRow
+from edgecnn.report.wording import count
 
 
 def print_parity(rows: Sequence[ParityRow]) -> None:
     """One line per stage: who was compared with whom, and how well they agree."""
     table = Table()
-    for title in ("Bundle", "Parent", "Stage", "Images", "Agreement", "Cosine", "SQNR, dB", "Largest error", "Verdict"):
+    for title in (
+        "Bundle",
+        "Parent",
+        "Stage",
+        "Images",
+        "Agreement",
+        "Cosine",
+        "SQNR, dB",
+        "Largest error",
+        "Steps",
+        "Verdict",
+    ):
         table.add_column(title, justify="right" if title not in ("Bundle", "Parent", "Stage", "Verdict") else "left")
     for row in rows:
         table.add_row(
@@ -27,6 +39,7 @@ def print_parity(rows: Sequence[ParityRow]) -> None:
             _number(row.cosine, ".6f"),
             _number(row.sqnr_db, ".1f"),
             _number(row.max_error, ".4g"),
+            _number(row.max_steps, ".1f"),
             f"{row.status}{': ' + row.note if row.note else ''}",
         )
     _print(table)
@@ -35,7 +48,8 @@ def print_parity(rows: Sequence[ParityRow]) -> None:
 def agreement_words(row: ParityRow) -> str:
     """The share of equal answers; of several labels that of equal decisions, and of pictures with equal sets."""
     sets = "" if row.equal_sets is None else f" of labels, {100 * row.equal_sets:.2f} % of sets"
-    return _number(None if row.agreement is None else 100 * row.agreement, ".2f", " %") + sets
+    ties = f", {count(row.near_ties, 'near tie')}" if row.near_ties else ""
+    return _number(None if row.agreement is None else 100 * row.agreement, ".2f", " %") + sets + ties
 
 
 def print_layers(rows: Sequence[LayerRow], params: int, macs: int, published: str = "") -> None:

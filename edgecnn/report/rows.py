@@ -90,7 +90,9 @@ class ParityRow:
 
     ``agreement`` is the fraction of images with the same answer, with several labels of equal label decisions, and
     ``equal_sets`` then that of images with the same set of labels; ``cosine``, ``sqnr_db`` and ``max_error`` (in
-    logits) are taken over the logits; ``first_divergence`` names the first layer below the threshold.
+    logits) are taken over the logits; ``first_divergence`` names the first layer below the threshold. Of int8 logits,
+    ``max_steps`` is the largest difference in steps of the output, and ``near_ties`` counts the answers that differ
+    where the parent prefers its own by one step at most (see ``measure.parity.Parity``).
     """
 
     stage: str
@@ -105,6 +107,8 @@ class ParityRow:
     first_divergence: str | None = None
     note: str = ""
     equal_sets: float | None = None
+    max_steps: float | None = None
+    near_ties: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON can hold it; every field is there, ``None`` where nothing was measured."""

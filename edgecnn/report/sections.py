@@ -122,7 +122,8 @@ def parity_table(rows: Sequence[ParityRow]) -> Markup | None:
     words = (
         "Each stage is compared with the one before it on the same real pictures. Agreement is the share of pictures"
         " with the same answer, or, where pictures have several labels, of equal decisions (and sets); SQNR says"
-        " how far the logits stand above their difference; errors are in logits."
+        " how far the logits stand above their difference; errors are in logits, of int8 files also in steps of their"
+        " output. A near tie is an answer that differs by one such step at most."
     )
     numeric = ("Pictures", "Agreement", "Cosine", "SQNR", "Largest error")
     titles = ("Stage", "Against", *numeric, "Verdict", "First diverging layer", "Notes")
@@ -135,10 +136,12 @@ def _parity_row(row: ParityRow) -> Markup:
     figures = (
         wording.MISSING if row.images is None else f"{row.images:,}",
         wording.percent(row.agreement)
-        + ("" if row.equal_sets is None else f" (sets {wording.percent(row.equal_sets)})"),
+        + ("" if row.equal_sets is None else f" (sets {wording.percent(row.equal_sets)})")
+        + (f", {wording.count(row.near_ties, 'near tie')}" if row.near_ties else ""),
         wording.MISSING if row.cosine is None else f"{row.cosine:.5f}",
         wording.decibel(row.sqnr_db),
-        wording.MISSING if row.max_error is None else wording.significant(row.max_error),
+        (wording.MISSING if row.max_error is None else wording.significant(row.max_error))
+        + ("" if row.max_steps is None else f" ({row.max_steps:.1f} steps)"),
     )
     bundle = element("span", row.bundle, class_="detail") if row.bundle else None
     return element(

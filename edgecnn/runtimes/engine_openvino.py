@@ -41,7 +41,11 @@ from edgecnn.runtimes.ports import (
     only_input,
 )
 
-SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+SETTINGS: dict[str, Any] = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "PERFORMANCE_HINT": "LATENCY",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else linear layers of 4-bit weights round what they read to 8 bits
+}
 
 
 class Engine:

@@ -20,7 +20,7 @@ from edgecnn.pipeline import verifying
 from edgecnn.pipeline.context import Context
 from edgecnn.pipeline.loading import load_graph
 from edgecnn.report.rows import ParityRow
-from edgecnn.spec import Format, Status
+from edgecnn.spec import Format, Runtime, Status
 
 Cli = Callable[..., Outcome]
 
@@ -82,6 +82,45 @@ def test_a_broken_file_is_a_failed_row(cli: Cli, run: Path) -> None:
     assert "tflite in litert" in outcome.err
 
 
+def test_files_are_verified_in_every_runtime_and_missing_ones_are_skipped(
+    cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = catalog.engines()
+    monkeypatch.setattr(catalog, "engines", lambda: {**here, "tflm": "not installed: pip install 'edgecnn[tflm]'"})
+    outcome = cli("verify", run / "pruned-int8", "--runtime", "onnxruntime", "--runtime", "tflm", "--json")
+    assert outcome.code == 0, outcome.err
+    rows = {row["stage"]: row for row in json.loads(outcome.out) if row["parent"] == "graph"}
+    assert list(rows) == ["onnx in onnxruntime", "tflite in tflm"]
+    assert rows["onnx in onnxruntime"]["max_steps"] <= 5 and rows["onnx in onnxruntime"]["near_ties"] is not None
+    skipped = rows["tflite in tflm"]
+    assert (skipped["status"], skipped["agreement"]) == ("unavailable", None)
+    assert skipped["note"] == "skipped: not installed: pip install 'edgecnn[tflm]'"
+    stages = [row.stage for row in verifying.verify(Context(run), open_bundle(run / "pruned-int8"))]
+    assert stages[2:] == ["onnx in onnxruntime", "onnx in openvino", "tflite in litert", "tflite in tflm"]
+
+
+def test_a_file_that_cannot_be_compared_is_not_kept(cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = catalog.engines()
+    monkeypatch.setattr(catalog, "engines", lambda: {**here, "litert": "not installed: pip install 'edgecnn[litert]'"})
+    bundle = open_bundle(run / "pruned-int8")
+    file = bundle.exports / "model.tflite"
+    file.unlink()
+    outcome = cli("export", bundle.path, "--format", "tflite")
+    assert outcome.code == 3 and "cannot be compared" in outcome.err and "pip install" in outcome.err
+    assert not file.exists()
+    assert cli("export", bundle.path, "--format", "tflite", "--no-verify").code == 0
+
+
+def test_a_slow_runtime_is_given_fewer_pictures(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = open_bundle(run / "pruned-int8")
+    slow = dataclasses.replace(catalog.RUNTIMES[Runtime.LITERT], macs_per_s=bundle.manifest.figures["macs"] / 4)
+    monkeypatch.setitem(catalog.RUNTIMES, Runtime.LITERT, slow)
+    monkeypatch.setattr(verifying, "SLOW_SECONDS", 50.0)
+    subject = verifying.subject_of(Context(run), bundle)
+    row = verifying.export_row(subject, Format.TFLITE, bundle.exports / "model.tflite")
+    assert (row.images, row.status) == (12, Status.OK)
+
+
 def failed(stage: str) -> ParityRow:
     return ParityRow(stage, "float", "r/pruned", status=Status.FAILED, note="agreement 0.5")
 
@@ -91,6 +130,8 @@ def test_a_run_goes_on_when_only_a_network_trained_again_answers_otherwise(tmp_p
     context = Context(tmp_path, tell=told.append)
     verifying.gate_files(context, [failed(verifying.PRUNED), failed(verifying.LEARNED)])
     assert told == ["warning: r/pruned compared with float: agreement 0.5"] * 2
+    verifying.gate_files(context, [failed("onnx in openvino")])
+    assert told[2:] == ["warning: r/pruned, onnx in openvino, compared with float: agreement 0.5"]
     with pytest.raises(GateError):
         verifying.gate_files(context, [failed(verifying.PRUNED), failed("onnx in onnxruntime")])
 
@@ -100,9 +141,10 @@ def test_a_run_goes_on_when_only_a_network_trained_again_answers_otherwise(tmp_p
     [
         (verifying.PRUNED, "prune less or recover longer"),
         (verifying.LEARNED, "higher distill_weight"),
-        (verifying.INT8, "calibrate with more images"),
+        (verifying.SIMULATED["int8"], "calibrate with more images"),
         (verifying.GOLDEN, "compare the versions"),
         ("tflite in litert", "export it again"),
+        ("tflite in tflm", "says what that costs"),
     ],
 )
 def test_the_advice_fits_the_stage(stage: str, advice: str) -> None:

@@ -22,6 +22,7 @@ SIZES = ((9, 11), (8, 12))  # odd and even: SAME means something else for each
 BATCH = 3
 FLOAT_TOLERANCE = 1e-5  # of the largest value
 MOST_STEPS = 2  # int8: a half that one runtime rounds the other way may be followed by another
+MOST_STEPS_MIXED = 4  # where 16 bits are rounded to 8 it may have been rounded before
 MIXED_TOLERANCE = 0.02
 SHARE_OFF = 0.02  # int8: the share of numbers that may differ at all; a systematic fault moves more
 
@@ -53,11 +54,16 @@ def test_every_tensor_of_every_format_is_the_interpreters(
     compare_formats(graph if precise else quantized(graph), tmp_path)
 
 
+def traceable_formats() -> dict[Format, catalog.FormatRow]:
+    """Formats whose files can be looked into; the others have tests of their own."""
+    return {format_: row for format_, row in catalog.FORMATS.items() if row.trace}
+
+
 def compare_formats(graph: Graph, tmp_path: Path) -> None:
     """Every tensor of every format against the interpreter's, and the logits in batches."""
     images = pictures(graph, BATCH)
     wanted = {key: value.numpy() for key, value in run(graph, images, keep=True).items()}
-    for format_, row in catalog.FORMATS.items():
+    for format_, row in traceable_formats().items():
         path = tmp_path / f"model{row.extension}"
         catalog.load(row.target)(graph, path, meta={})
         found = catalog.load(row.trace)(path, images)
@@ -129,7 +135,8 @@ def assert_close(graph: Graph, name: str, found: Any, wanted: Any, where: str) -
         return
     steps = np.rint(error / qparams.scale)
     allowed = max(1, SHARE_OFF * steps.size)
-    assert steps.max() <= MOST_STEPS and np.count_nonzero(steps) <= allowed, (where, name, Counter(steps.ravel()))
+    most = MOST_STEPS if all(node.bits == 8 for node in graph.nodes) else MOST_STEPS_MIXED
+    assert steps.max() <= most and np.count_nonzero(steps) <= allowed, (where, name, Counter(steps.ravel()))
 
 
 def infer(path: Path, images: Any, batch: int, resolver: Any = OpResolverType.AUTO) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from tiny_files import (
     onnx_saturating,
     onnx_uint8,
     onnx_uint8_batch4,
+    pte_uint8,
     tflite_float,
     tflite_int8,
     tflite_int8_normalized,
@@ -91,8 +92,9 @@ CASES = {
     "tflm_float": Case(TFLM, "a.tflite", tflite_float, lambda i: linear(normalized(i)), 1e-2, PREPROCESS),
     "tflm_uint8": Case(TFLM, "a.tflite", tflite_uint8, linear, steps_of(500.0)),
     "tflite_uint8": Case(LITERT, "a.tflite", tflite_uint8, linear, steps_of(500.0)),
+    "pte_uint8": Case(Runtime.EXECUTORCH, "a.pte", pte_uint8, linear, 1e-2),
 }
-ONE_EACH = ["null", "torch", "onnx_uint8", "openvino_uint8", "tflite_uint8", "tflm_uint8"]
+ONE_EACH = ["null", "torch", "onnx_uint8", "openvino_uint8", "tflite_uint8", "tflm_uint8", "pte_uint8"]
 
 
 def needs(runtime: Runtime) -> None:
@@ -191,6 +193,7 @@ def test_a_missing_file_is_refused(one_each: Case, tmp_path: Path) -> None:
         ("openvino_uint8", "openvino", r"pip install 'edgecnn\[openvino\]'"),
         ("tflite_uint8", "ai_edge_litert", r"pip install 'edgecnn\[litert\]'"),
         ("tflm_uint8", "tflite_micro", r"pip install 'edgecnn\[tflm\]'"),
+        ("pte_uint8", "executorch", r"pip install 'edgecnn\[executorch\]'"),
         ("torch", "torch", "pip install torch"),
     ],
 )
@@ -201,7 +204,7 @@ def test_a_missing_engine_names_the_way_to_install_it(
     blocked = f"raise ModuleNotFoundError('hidden', name={package!r})\n"
     (tmp_path / package / "__init__.py").write_text(blocked)
     with pytest.raises(MissingPackageError, match=line):
-        start(CASES[name])
+        start(replace(CASES[name], write=any_file))
 
 
 def test_a_file_of_another_runtime_is_refused_before_anything_starts(tmp_path: Path) -> None:

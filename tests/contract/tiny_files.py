@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,28 @@ def tflite_uint8(path: Path) -> Path:
     ]
     quantize, dense = schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.FULLY_CONNECTED
     return write_tflite(path, tensors, [(quantize, [0], [1]), (dense, [1, 2, 3], [4]), (quantize, [4], [5])])
+
+
+# --- a tiny ExecuTorch program ------------------------------------------------------------------------------------
+
+
+def pte_uint8(path: Path) -> Path:
+    """uint8 pixels, one picture at a time, without a backend."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exir = pytest.importorskip("executorch.exir")
+
+    class Product(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1).float() @ torch.from_numpy(WEIGHT.reshape(CLASSES, -1).T.astype(np.float32))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(Product(), (torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8),))
+        path.write_bytes(exir.to_edge_transform_and_lower(exported).to_executorch().buffer)
+    return path
 
 
 # --- the torch runtime reads what its loader reads ----------------------------------------------------------------

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from edgecnn.compress.calibrate import channel_ranges
 from edgecnn.compress.channel_ties import channel_ties
 from edgecnn.compress.equalize import CLAMP_MARGIN, CLAMP_SHARE, Change, equalize, load, rewrite, save
+from edgecnn.compress.gates import uneven
 from edgecnn.compress.observer import ChannelRange
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
@@ -130,6 +131,25 @@ def test_what_an_operator_fixes_is_left_alone() -> None:
     assert (ties.top[ties.of["expand"]] == 6).all()
     assert ties.fixed[ties.of[graph.output]].all()
     assert ties.fixed[ties.of[graph.input.name]].all()
+
+
+def test_a_hard_swish_of_unequal_channels_gets_a_gate_per_channel() -> None:
+    graph = graph_of(F.hardswish)
+    graph.weights["expand.bias"][:] = np.logspace(-1.5, 1, 16)
+    before = channel_ranges(graph, [pictures()])
+    assert uneven(graph, before)[0] == "hard_swish"
+    changes = equalize(graph, before)
+    assert np.array_equal(changes["hard_swish"].scale, changes["expand"].scale)
+    rewritten = rewrite(graph, changes)
+    close(run(graph, pictures(seed=1)), run(rewritten, pictures(seed=1)))
+    assert spread_of(channel_ranges(rewritten, [pictures()])["hard_swish"]) < 0.2 * spread_of(before["hard_swish"])
+
+
+def test_channels_that_are_alike_keep_the_cheaper_gate() -> None:
+    graph = graph_of(F.hardswish)
+    graph.weights["expand.weight"][:] = graph.weights["expand.weight"][:1]
+    graph.weights["expand.bias"][:] = 1
+    assert uneven(graph, channel_ranges(graph, [pictures()])) == []
 
 
 class Shuffled(nn.Module):

@@ -51,6 +51,22 @@ def test_zero_rows_do_not_make_nan() -> None:
     assert compare_logits(zero, one).cosine == 0.0
 
 
+def test_a_near_tie_is_no_miss_and_is_counted() -> None:
+    """Steps of 0.5: the first picture is a tie by one step, the second is won by two."""
+    parent = np.array([[1.0, 0.5], [1.0, 0.0], [3.0, 0.0], [3.0, 0.0]], np.float32)
+    child = np.array([[0.5, 1.0], [0.0, 1.0], [3.0, 0.0], [3.0, 0.0]], np.float32)
+    found = compare_logits(parent, child, step=0.5)
+    assert (found.agreement, found.settled, found.near_ties, found.max_steps) == (0.5, 0.75, 1, 2.0)
+    plain = compare_logits(parent, child)
+    assert (plain.near_ties, plain.settled, plain.max_steps) == (None, None, None)
+
+
+@pytest.mark.parametrize(("pictures", "differing", "passes"), [(8, 1, True), (180, 1, True), (180, 2, False)])
+def test_one_picture_of_an_int8_file_may_always_differ(pictures: int, differing: int, passes: bool) -> None:
+    found = Parity(0.0, 1.0, 99.0, 0.0, pictures, settled=1 - differing / pictures)
+    assert (check(found, Thresholds(agreement=0.995)) == []) is passes
+
+
 def test_logits_of_other_shape_are_refused() -> None:
     with pytest.raises(UsageError, match="cannot be compared"):
         compare_logits(np.zeros((2, 3)), np.zeros((2, 4)))

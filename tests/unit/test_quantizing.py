@@ -10,10 +10,13 @@ import pytest
 from edgecnn.bundle import Bundle, open_bundle
 from edgecnn.compress import ptq
 from edgecnn.graph.interpret import run as run_graph
+from edgecnn.graph.ir import Graph, Op
+from edgecnn.pipeline import quantizing
 from edgecnn.pipeline.context import Context
-from edgecnn.pipeline.loading import float_twin, load_graph
+from edgecnn.pipeline.loading import float_twin, load_graph, predictor
 from edgecnn.pipeline.quantizing import quantize
 from edgecnn.pipeline.training import train
+from edgecnn.spec import Scheme
 from edgecnn.steps import QuantizeStep, TrainStep
 
 
@@ -88,3 +91,50 @@ def test_too_much_lost_is_said_and_diagnosed(trained: Bundle, monkeypatch: pytes
     assert page.name == "lost-diagnosis.html"
     assert "Diagnosis" in page.read_text()
     assert open_bundle(bundle.path).manifest.figures["ladder"][0]["drop_low"] > 0.5
+
+
+def blown_up(graph: Graph) -> tuple[Graph, str, str]:
+    """The same function with a channel that int8 cannot hold, the layer that writes it, and the one that reads it."""
+    writer, reader = next(
+        (node, readers[0])
+        for node in graph.nodes
+        if node.op is Op.CONV and node.attrs["clamp"] is None
+        for readers in [graph.consumers(node.name)]
+        if len(readers) == 1 and readers[0].op is Op.CONV and readers[0].attrs["groups"] == 1
+    )
+    weights = {key: array.copy() for key, array in graph.weights.items()}
+    for part in ("weight", "bias"):
+        weights[f"{writer.name}.{part}"][0] *= 1000
+    weights[f"{reader.name}.weight"][:, 0] /= 1000
+    return graph.with_nodes(graph.nodes, weights=weights), writer.name, reader.name
+
+
+def test_the_layer_that_int8_breaks_stays_float(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, writer, reader = blown_up(load_graph(trained))
+    monkeypatch.setattr(quantizing, "load_graph", lambda bundle: graph)
+    bundle, told = quantized(trained, "mixed", scheme=Scheme.MIXED, repair=False, max_drop=1.0, max_growth=3.0)
+    figures, numbers = bundle.manifest.figures, load_graph(bundle)
+    plain, mixed = figures["ladder"]
+    assert (plain["rung"], mixed["rung"]) == ("plain", "mixed") and plain["drop"] > 1.0 >= mixed["drop"]
+    assert mixed["kl"] < plain["kl"] / 10
+    assert {writer, reader} <= set(figures["kept"]) and figures["growth"] <= 3.0 and figures["float_macs"] <= 0.5
+    wide = {name for name in figures["kept"] if numbers.weights[f"{name}.weight"].dtype == np.float32}
+    assert wide == set(figures["kept"]) and writer not in numbers.qparams
+    assert any("kept in float (weights +" in line and writer in line for line in told)
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    assert np.allclose(run_graph(numbers, images), predictor(bundle)(images))
+
+
+def test_mixed_keeps_nothing_where_int8_is_good_enough(trained: Bundle) -> None:
+    bundle, told = quantized(trained, "good", scheme=Scheme.MIXED, repair=False, max_drop=100.0)
+    assert "kept" not in bundle.manifest.figures and any("nothing is kept in more bits" in line for line in told)
+    assert all(node.bits == 8 for node in load_graph(bundle).nodes)
+
+
+def test_16_bit_activations_are_nearer(trained: Bundle) -> None:
+    wide, narrow = (
+        quantized(trained, scheme.value, scheme=scheme, repair=False)[0] for scheme in (Scheme.INT16X8, Scheme.INT8)
+    )
+    kls = [bundle.manifest.figures["ladder"][0]["kl"] for bundle in (wide, narrow)]
+    assert kls[0] < kls[1] and wide.manifest.precision == "16x8"
+    assert {q.bits for name, q in load_graph(wide).qparams.items() if name != load_graph(wide).input.name} == {16}

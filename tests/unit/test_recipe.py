@@ -54,6 +54,35 @@ def test_one_bundle_in_the_run_is_the_default_input() -> None:
     assert io_of(recipe_of({"kind": "benchmark", "input": "int8"}).resolved({"int8": "int8"})) == [("int8", None)]
 
 
+def scheme(name: str, **settings: Any) -> dict[str, Any]:
+    return {"kind": "quantize", "scheme": name, **settings}
+
+
+@pytest.mark.parametrize(
+    ("steps", "existing", "told"),
+    [
+        (["train", scheme("int8-dynamic"), {"kind": "export", "formats": ["onnx"]}], {}, "onnx cannot have: Dynamic"),
+        (["train", scheme("int4-weights"), {"kind": "export", "formats": ["tflite"]}], {}, "one scale per output"),
+        ([{"kind": "export", "formats": ["onnx"], "input": "d"}], {"d": "int8-dynamic"}, "'d' is int8-dynamic"),
+        (["train", scheme("fp16", qat={})], {}, "trains quantized numbers"),
+        (["train", scheme("fp16"), scheme("int8")], {}, "'fp16' is fp16 already"),
+    ],
+)
+def test_what_a_precision_cannot_be_is_refused(steps: list[Any], existing: dict[str, str], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        recipe_of(*steps).resolved(existing)
+
+
+def test_schemes_name_their_bundles_and_take_the_files_that_can_be() -> None:
+    rows = {"weight_group": 0, "output": "rows"}
+    made = recipe_of(
+        "train", scheme("int8-dynamic"), scheme("int4-weights", input="float", **rows), "export"
+    ).resolved()
+    assert io_of(made)[1:] == [("float", "int8-dynamic"), ("float", "rows"), (None, None)]
+    tflite = {"kind": "export", "formats": ["tflite"]}
+    assert recipe_of("train", scheme("int4-weights", **rows), tflite).resolved().steps[2].formats == (Format.TFLITE,)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -137,6 +137,13 @@ def test_a_set_of_labels_is_right_as_a_whole() -> None:
     assert tasks.equal_sets(logits, other) == pytest.approx(2 / 3)
 
 
+def test_margins_are_what_separates_an_answer_from_anothers() -> None:
+    mine, other = np.array([[3.0, 1.0, 2.5], [0.0, 1.0, 5.0]]), np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(tasks.margins(Task.MULTI_CLASS, mine, other), [0.5, 0.0])
+    np.testing.assert_allclose(tasks.margins(Task.BINARY, mine[:, :1], -other[:, :1]), [3.0, 0.0])
+    np.testing.assert_allclose(tasks.margins(Task.MULTI_LABEL, mine, -other), [[3.0, 1.0, 2.5], [0.0, 1.0, 5.0]])
+
+
 def test_parity_of_one_logit_does_not_hang_on_its_sign() -> None:
     parent = np.linspace(-4, 4, 100, dtype=np.float32)[:, None]
     found = compare_logits(parent, parent + np.float32(0.05), Task.BINARY)
