@@ -15,7 +15,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/edgecnn run recipes/quickstart.yaml --data $(DATA) -o runs/quickstart
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -67,6 +67,23 @@ def ratio_table(figures: dict[str, Any]) -> list[str]:
     return rows
 
 
+SPEED_NETS = {"v2": "MobileNetV2", "v3s": "MobileNetV3-small", "lite0": "EfficientNet-Lite0"}
+SPEED_RUNTIMES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT", "openvino": "OpenVINO"}
+
+
+def speed_table(figures: dict[str, Any]) -> list[str]:
+    """int8 over float and over the best peer's int8, by runtime and network."""
+    rows = [
+        "| int8 file of edgecnn over | " + " | ".join(SPEED_NETS.values()) + " |",
+        "|---" * (1 + len(SPEED_NETS)) + "|",
+    ]
+    for what, title in (("fp32", "its own fp32 file"), ("best_peer", "the fastest peer's int8 file")):
+        for runtime, runtime_title in SPEED_RUNTIMES.items():
+            cells = [shown(figures, f"int8_over_{what}_{runtime}_{net}", ".2f") for net in SPEED_NETS]
+            rows.append(f"| {title}, {runtime_title} | {' | '.join(cells)} |")
+    return rows
+
+
 def quickstart_table(figures: dict[str, Any]) -> list[str]:
     """The rows that ``make quickstart`` left in its report.json."""
     rows = ["| bundle | precision | runtime | top-1 % | ms | kB | status |", "|---|---|---|---|---|---|---|"]
@@ -247,6 +264,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "flowers5_lite0": lambda figures: accuracy_table(figures, "flowers5_lite0"),
     "latency_224": ratio_table,
     "schemes": schemes_table,
+    "int8_speed": speed_table,
     "training": training_table,
     "int8": int8_table,
     "int8_runtimes": runtimes_table,

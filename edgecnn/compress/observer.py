@@ -49,8 +49,10 @@ class Observer:
             self._follow(values)
         if self.counts is not None:
             self._widen(max(abs(low), abs(high)))
-            # The width is a power of two, so the quotient is exact in float32.
-            index = torch.floor(thinned(values).reshape(-1) / self.width).int() + BINS // 2
+            # The width is a power of two, so the quotient is exact; in float32 as long as it cannot become 0.
+            steps = thinned(values).reshape(-1)
+            steps = steps.double() if self.width > 1 else steps
+            index = torch.floor(steps / self.width).int() + BINS // 2
             self.counts += torch.bincount(index, minlength=BINS).numpy()
 
     def _follow(self, values: Tensor) -> None:

@@ -12,7 +12,7 @@ from edgecnn.data.items import ImageSet, Item, has_many_labels
 from edgecnn.data.memory import memory_limit
 from edgecnn.data.parallel import in_threads
 from edgecnn.data.preprocess import Pixels, apply
-from edgecnn.data.splits import pick_stratified
+from edgecnn.data.splits import pick_stratified, shuffled
 from edgecnn.errors import DataError, UsageError
 from edgecnn.spec import Interpolation, Preprocess, Split
 from edgecnn.tasks import Labels
@@ -153,11 +153,13 @@ def stats_of_levels(counts: NDArray[np.int64], mode: str = "uniform") -> tuple[t
 
 
 def choose_calibration(data: ImageSet, count: int, seed: int) -> tuple[Item, ...]:
-    """``count`` pictures of the training split for choosing quantization ranges; stratified, seeded, sorted by id.
+    """``count`` pictures of the training split for choosing quantization ranges; stratified, seeded, in mixed order.
 
+    The first few of them, which are looked at more closely, are then of all classes, as those after them are.
     Validation and test pictures are never among them. All of train if it is smaller; ``UsageError`` if ``count`` < 1.
     """
-    return pick_stratified(data.splits[Split.TRAIN], count, seed, "calibration")
+    chosen = pick_stratified(data.splits[Split.TRAIN], count, seed, "calibration")
+    return tuple(shuffled(chosen, seed, "order of calibration"))
 
 
 def labels_of(data: ImageSet, items: Sequence[Item]) -> Labels:

@@ -29,10 +29,10 @@ from torch.nn import functional as F
 
 from edgecnn.bundle import write_atomically
 from edgecnn.catalog import require
+from edgecnn.errors import ModelError
 from edgecnn.export.lowering import lower
 from edgecnn.export.numbers import integer_clamp
 from edgecnn.graph import real
-from edgecnn.graph.interpret import GraphModule
 from edgecnn.graph.ir import Array, Graph, Node, Op, QParams
 
 META_PREFIX = "edgecnn_"
@@ -42,8 +42,14 @@ INT8 = (-128, 127, torch.int8)
 def render(graph: Graph, path: Path, *, meta: dict[str, str]) -> None:
     """Write ``graph`` to ``path`` as an ExecuTorch program.
 
-    Input uint8 (1, H, W, C), output logits float32 (1, classes). Raises ``MissingPackageError`` without ExecuTorch.
+    Input uint8 (1, H, W, C), output logits float32 (1, classes). Raises ``ModelError`` for a graph that is
+    neither float32 nor int8 throughout, ``MissingPackageError`` without ExecuTorch.
     """
+    narrowed = not graph.quantized and any(array.dtype != np.float32 for array in graph.weights.values())
+    if narrowed or (graph.quantized and any(node.bits != 8 for node in graph.nodes)):
+        raise ModelError(
+            "the graph is neither float32 nor int8 throughout", hint="no others are written for ExecuTorch"
+        )
     exir = require("executorch.exir", extra="executorch")
     partition = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", extra="executorch")
     channels, height, width = graph.input.shape
@@ -62,12 +68,19 @@ class Float(nn.Module):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
-        self.graph = GraphModule(graph)
+        self.graph = graph
+        for key, array in graph.weights.items():
+            self.register_buffer(_buffer(key), torch.from_numpy(np.array(array)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of one picture."""
-        logits: Tensor = self.graph(images)
-        return logits
+        values: dict[str, Tensor] = {}
+        for node in self.graph.nodes:
+            inputs = [values[name] for name in node.inputs]
+            weight, bias = (self._buffers.get(_buffer(f"{node.name}.{key}")) for key in ("weight", "bias"))
+            is_input = node.op is Op.INPUT
+            values[node.name] = real.read_pixels(node, images) if is_input else real.compute(node, inputs, weight, bias)
+        return values[self.graph.output]
 
 
 class Int8(nn.Module):
@@ -95,7 +108,7 @@ class Int8(nn.Module):
             "zero": zero,
             "bias": np.float32(bias),
         }.items():
-            self.register_buffer(_buffer(name, key), torch.from_numpy(np.array(value)))
+            self.register_buffer(_buffer(f"{name}.{key}"), torch.from_numpy(np.array(value)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of one picture."""
@@ -119,7 +132,7 @@ class Int8(nn.Module):
     def _layer(self, node: Node) -> tuple[Tensor, Tensor]:
         """Weight and bias in real numbers."""
         weight, scale, zero, bias = (
-            self.get_buffer(_buffer(node.name, key)) for key in ("weight", "scale", "zero", "bias")
+            self.get_buffer(_buffer(f"{node.name}.{key}")) for key in ("weight", "scale", "zero", "bias")
         )
         dequantize = torch.ops.quantized_decomposed.dequantize_per_channel
         return dequantize(weight, scale, zero, 0, -127, 127, torch.int8), bias
@@ -149,9 +162,9 @@ _RULES: dict[Op, Callable[[Int8, Node, Sequence[Tensor]], Tensor]] = {
 }
 
 
-def _buffer(name: str, key: str) -> str:
+def _buffer(key: str) -> str:
     """A legal buffer name (torch allows no dots)."""
-    return f"{name}/{key}".replace(".", "/")
+    return key.replace(".", "/")
 
 
 def _quantize(x: Tensor, numbers: QParams) -> Tensor:

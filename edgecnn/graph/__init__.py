@@ -19,7 +19,8 @@ return:
 * the shape of the graph is ours: batch normalization, padding and activations are folded before any number is
   decided, nothing is ever quantized before its activation, and hard-swish becomes two integer operators that every
   runtime has;
-* a file is integer throughout because nothing else is ever written;
+* an int8 file is integer throughout because nothing else is ever written, and where a part of a network is to compute
+  in float (a property of a node, not a pair of operators in the graph) each format says the borders in its own way;
 * the arithmetic is written down operator by operator (:mod:`edgecnn.graph.integer`) and simulated with exact sums, so
   "the same network" is a statement that can be tested bit by bit, and a difference has a place and a size;
 * no converter is needed to install, and the batch size stays dynamic in TFLite too.

@@ -202,19 +202,20 @@ def compare(
     blocks: int = 8,
     budget_s: float = 60.0,
     seed: int = 0,
+    clock: str = "wall",
 ) -> Comparison:
     """Time two files against each other: both processes stay open and are measured in short blocks, in random order.
 
     A pair is the medians of two neighbouring blocks, so what slows the machine for a while slows both. ``images_b`` is
-    for a second file of another picture size. Goes on with fresh processes until the ratio's interval is narrow (2 %)
-    or the budget is over (``inconclusive``).
+    for a second file of another picture size; ``clock`` is that of :class:`TimingPlan`. Goes on with fresh
+    processes until the ratio's interval is narrow (2 %) or the budget is over (``inconclusive``).
     """
     rng, end = np.random.default_rng(seed), time.monotonic() + budget_s
     sides = [(a, _rotation(images, 1)), (b, _rotation(images if images_b is None else images_b, 1))]
     pairs: list[tuple[float, float]] = []
     rounds = 0
     while not rounds or (time.monotonic() < end and (rounds < restarts or not _ratio_narrow(pairs, blocks))):
-        pairs += _paired_blocks(sides, blocks, rng)
+        pairs += _paired_blocks(sides, blocks, rng, clock)
         rounds += 1
     table, labels = np.asarray(pairs), np.arange(len(pairs)) // blocks
     ratio = ratio_interval(table, labels)
@@ -227,10 +228,11 @@ def compare(
 
 
 def _paired_blocks(
-    sides: list[tuple[Launch, Pictures]], blocks: int, rng: np.random.Generator
+    sides: list[tuple[Launch, Pictures]], blocks: int, rng: np.random.Generator, clock: str
 ) -> list[tuple[float, float]]:
     """Medians (ms of a, ms of b) of ``blocks`` neighbouring pairs, from one fresh process each."""
-    warm, block = TimingPlan(min_runs=1, seconds=0.0), TimingPlan(min_runs=9, seconds=0.1, warmup_seconds=0.02)
+    warm = TimingPlan(min_runs=1, seconds=0.0, clock=clock)
+    block = TimingPlan(min_runs=9, seconds=0.1, warmup_seconds=0.02, clock=clock)
     launches = [_with_normalization(launch, pictures) for launch, pictures in sides]
     with Session(launches[0]) as first, Session(launches[1]) as second:
         sessions = [(first, sides[0][1]), (second, sides[1][1])]

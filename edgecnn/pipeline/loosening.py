@@ -16,6 +16,7 @@ from edgecnn.pipeline.ladder import Judge, Rung
 from edgecnn.steps import QuantizeStep
 
 Kept = frozenset[str]
+BATCHES = 32  # of calibration pictures, from which a few are drawn evenly: bounds memory
 
 
 def loosen(
@@ -32,24 +33,25 @@ def loosen(
     """
     began = time.perf_counter()
     real = equalize.rewrite(graph, start.changes)
-    whole = mixed.whole_cost(graph)
+    whole = mixed.whole_cost(real)
     budget = mixed.Cost(round(step.max_growth * whole.size_bytes), round(step.max_float * whole.macs))
 
     def rung(nodes: Kept) -> Rung:
         numbers = mixed.loosened(real, start.graph, dict.fromkeys(nodes, step.kept_bits), step.hard_swish)
         return judge.rung("mixed", (numbers, start.changes), time.perf_counter() - began)
 
-    some = np.concatenate(list(islice(pictures(), mixed.PICTURES)))[: mixed.PICTURES]
+    known = np.concatenate(list(islice(pictures(), BATCHES)))
+    some = known[:: -(-len(known) // mixed.PICTURES)]  # their order may be that of their classes
     context.tell(f"{step.output}: what each layer costs in int8, on {len(some)} pictures")
     found = mixed.candidates(real, start.graph, some, judge.divergence, step.kept_bits, hard_swish=step.hard_swish)
-    plans = mixed.plans(graph, found, budget, step.kept_bits)
+    plans = mixed.plans(real, found, budget, step.kept_bits)
     if not plans:
         return None, {}
     nodes, best = _fewest(plans, rung, step.max_drop)
-    spent = mixed.cost(graph, nodes, step.kept_bits)
+    spent = mixed.cost(real, nodes, step.kept_bits)
     figures = {
         "kept_bits": step.kept_bits,
-        "kept": [node.name for node in graph.nodes if node.name in nodes and node.op in (Op.CONV, Op.LINEAR)],
+        "kept": [node.name for node in real.nodes if node.name in nodes and node.op in (Op.CONV, Op.LINEAR)],
         "growth": round(spent.size_bytes / whole.size_bytes, 4),
         "float_macs": round(spent.macs / whole.macs, 4),
     }

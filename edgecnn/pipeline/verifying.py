@@ -62,8 +62,8 @@ ADVICE = {
     "rate, or with a higher distill_weight",
 }
 ELSEWHERE = (
-    "this runtime computes the file otherwise than the one it was kept for: `edgecnn evaluate FILE --runtime NAME` \
-says what that costs"
+    "this runtime computes the file otherwise than the one it was kept for: "
+    "`edgecnn evaluate FILE --runtime NAME` says what that costs"
 )
 RENDERED = "what the file computes is not what was decided: export it again with --force"
 

@@ -1,9 +1,10 @@
-"""OpenVINO on the CPU: reads ``.onnx`` files, float and int8 (quantize-dequantize pairs become integer kernels).
+"""OpenVINO on the CPU: reads ``.onnx`` files, float and int8 (quantize-dequantize pairs become integer kernels), and
+other tools' files in its own format (``.xml`` beside ``.bin``).
 
 What differs from ONNX Runtime on edgecnn's int8 files: OpenVINO adds a residual branch without rounding it to int8
-first (it fuses convolution, quantization, sum and quantization, and drops the quantization in the middle); it computes
-a padded first convolution whose zero point is not 0 in float32; and an average over windows rounds halves another way.
-All are as near to the real numbers as the specification (:mod:`edgecnn.graph.integer`); logits differ by a few steps.
+first (it fuses convolution, quantization, sum and quantization, and drops the quantization in the middle); and an
+average over windows rounds halves another way. Both are as near to the real numbers as the specification
+(:mod:`edgecnn.graph.integer`); logits differ by a few steps.
 
 Arithmetic is asked to be float32: left to itself OpenVINO runs float files in bfloat16 on CPUs that have it. Pictures
 are run one at a time where the file leaves the batch open: with fixed shapes it needs 2 to 23 % less time than with

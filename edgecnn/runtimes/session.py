@@ -32,6 +32,7 @@ from edgecnn.spec import Format, Preprocess, Runtime
 
 FRAME_BYTES = 32 * 2**20  # pictures are sent in pieces of about this size
 STDERR_LINES = 12
+OWN_FORMATS = {Runtime.OPENVINO: ".xml"}  # of runtimes that read a format which edgecnn does not write
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ def open_session(
 
 def check_format(runtime: Runtime, file: Path) -> None:
     """Raises ``RuntimeFailure`` when the runtime does not read files of this kind, naming those which do."""
+    if file.suffix.lower() == OWN_FORMATS.get(runtime):
+        return
     known = {row.extension: name for name, row in catalog.FORMATS.items()}
     found = known.get(file.suffix.lower(), Format.TORCH)
     row = catalog.row(catalog.RUNTIMES, runtime, "runtime")

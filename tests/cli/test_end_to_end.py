@@ -84,8 +84,10 @@ def test_verify_passes_and_reports_every_stage(cli: Cli, run: Path) -> None:
     outcome = cli("verify", run / "pruned-int8", "--json")
     assert outcome.code == 0, outcome.err
     rows = {row["stage"]: row for row in json.loads(outcome.out)}
-    assert list(rows) == ["logits now", "int8 simulation", "onnx in onnxruntime", "tflite in litert"]
-    assert all(row["status"] == "ok" for row in rows.values())
+    assert [stage for stage in rows if not stage.endswith((" openvino", " tflm"))] == [
+        "logits now", "int8 simulation", "onnx in onnxruntime", "tflite in litert",
+    ]  # fmt: skip
+    assert all(row["status"] in ("ok", "unavailable") for row in rows.values())
     assert rows["logits now"]["max_error"] == 0
 
 

@@ -141,7 +141,7 @@ def test_a_run_goes_on_when_only_a_network_trained_again_answers_otherwise(tmp_p
     [
         (verifying.PRUNED, "prune less or recover longer"),
         (verifying.LEARNED, "higher distill_weight"),
-        (verifying.INT8, "calibrate with more images"),
+        (verifying.SIMULATED["int8"], "calibrate with more images"),
         (verifying.GOLDEN, "compare the versions"),
         ("tflite in litert", "export it again"),
         ("tflite in tflm", "says what that costs"),

@@ -47,7 +47,7 @@ def test_a_bundle_says_what_it_is_and_has_the_files_that_can_be(made: Path, sche
 
 
 def test_verify_and_benchmark_have_a_row_for_each(cli: Cli, made: Path) -> None:
-    outcome = cli("verify", made / "int4-weights", "--json")
+    outcome = cli("verify", made / "int4-weights", "--runtime", "onnxruntime", "--json")
     assert outcome.code == 0, outcome.err
     rows = json.loads(outcome.out)
     assert [row["stage"] for row in rows[:3]] == ["logits now", "int4-weights simulation", "onnx in onnxruntime"]

@@ -153,7 +153,9 @@ def test_calibration_is_from_train_stratified_and_repeatable() -> None:
     assert sum(item.label for item in chosen) == 6
     assert choose_calibration(data, 12, seed=3) == chosen
     assert choose_calibration(data, 12, seed=4) != chosen
-    assert choose_calibration(data, 1000, seed=3) == data.splits[Split.TRAIN]
+    everything = choose_calibration(data, 1000, seed=3)
+    assert sorted(item.id for item in everything) == [item.id for item in data.splits[Split.TRAIN]]
+    assert len({item.label for item in everything[: len(everything) // 2]}) == 2  # not one class after another
 
 
 def test_threads_keep_the_order_and_are_used_for_slow_work(monkeypatch: pytest.MonkeyPatch) -> None:

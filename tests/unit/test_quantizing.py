@@ -112,12 +112,12 @@ def blown_up(graph: Graph) -> tuple[Graph, str, str]:
 def test_the_layer_that_int8_breaks_stays_float(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, writer, reader = blown_up(load_graph(trained))
     monkeypatch.setattr(quantizing, "load_graph", lambda bundle: graph)
-    bundle, told = quantized(trained, "mixed", scheme=Scheme.MIXED, repair=False, max_drop=1.0)
+    bundle, told = quantized(trained, "mixed", scheme=Scheme.MIXED, repair=False, max_drop=1.0, max_growth=3.0)
     figures, numbers = bundle.manifest.figures, load_graph(bundle)
     plain, mixed = figures["ladder"]
     assert (plain["rung"], mixed["rung"]) == ("plain", "mixed") and plain["drop"] > 1.0 >= mixed["drop"]
     assert mixed["kl"] < plain["kl"] / 10
-    assert {writer, reader} <= set(figures["kept"]) and figures["growth"] <= 1.0 and figures["float_macs"] <= 0.5
+    assert {writer, reader} <= set(figures["kept"]) and figures["growth"] <= 3.0 and figures["float_macs"] <= 0.5
     wide = {name for name in figures["kept"] if numbers.weights[f"{name}.weight"].dtype == np.float32}
     assert wide == set(figures["kept"]) and writer not in numbers.qparams
     assert any("kept in float (weights +" in line and writer in line for line in told)

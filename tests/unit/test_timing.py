@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -81,3 +82,9 @@ def test_flatness_compares_two_windows() -> None:
     assert not is_flat([10] * 7, 4, 0.02)
     assert is_flat([90, 10, 10, 10, 10, 10, 10, 10, 10], 4, 0.02)
     assert not is_flat([11, 11, 11, 11, 10, 10, 10, 10], 4, 0.02)
+
+
+def test_processor_time_does_not_count_waiting() -> None:
+    plan = {"min_runs": 3, "seconds": 0.0, "warmup_seconds": 0.0}
+    wall, cpu = (time_calls(lambda _: time.sleep(0.02), TimingPlan(**plan, clock=clock)) for clock in ("wall", "cpu"))
+    assert wall.samples.min() >= 20 and cpu.samples.max() < 10
