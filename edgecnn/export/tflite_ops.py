@@ -27,6 +27,7 @@ import numpy as np
 from edgecnn.export.borders import kind_of
 from edgecnn.export.numbers import integer_clamp
 from edgecnn.export.tflite_builder import Quantization, TFLiteBuilder
+from edgecnn.export.tflite_padding import padding_word
 from edgecnn.graph.ir import Array, Graph, Node
 from edgecnn.graph.weights import is_int4
 
@@ -265,32 +266,6 @@ class TFLiteWriter:
 def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
     """(C, H, W) -> (H, W, C); (C,) as it is."""
     return (*shape[1:], shape[0]) if len(shape) == 3 else shape
-
-
-def padding_word(
-    size: tuple[int, ...],
-    output: tuple[int, ...],
-    kernel: list[int],
-    stride: list[int],
-    dilation: list[int],
-    padding: list[int],
-) -> str | None:
-    """``VALID`` or ``SAME`` if that means exactly ``padding``, else ``None``. All are (height, width).
-
-    TensorFlow's SAME: ``output = ceil(size / stride)``, and ``max((output - 1) * stride + reach - size, 0)`` zeros,
-    the smaller half of them before. Zeros after that no window reaches do not count.
-    """
-    words = {"SAME", "VALID"}
-    for axis in (0, 1):
-        reach = (kernel[axis] - 1) * dilation[axis] + 1
-        before = padding[axis]
-        after = max((output[axis] - 1) * stride[axis] + reach - size[axis] - before, 0)
-        if before or after:
-            words.discard("VALID")
-        total = max((output[axis] - 1) * stride[axis] + reach - size[axis], 0)
-        if output[axis] != -(-size[axis] // stride[axis]) or before != total // 2 or after != total - total // 2:
-            words.discard("SAME")
-    return min(words, key=("VALID", "SAME").index, default=None)
 
 
 def _bounds(clamp: list[float | None] | None) -> tuple[float | None, float | None]:

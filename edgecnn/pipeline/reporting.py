@@ -9,7 +9,7 @@ from typing import Any
 
 from edgecnn.bundle import MANIFEST, Bundle, find_bundles
 from edgecnn.errors import BundleError, UsageError
-from edgecnn.pipeline import benchmarking, verifying
+from edgecnn.pipeline import benchmarking, parity_log
 from edgecnn.pipeline.diagnosing import findings_of
 from edgecnn.report.html import write_report
 from edgecnn.report.rows import Confusion, Curves, Environment, ParityRow, Row, write_rows
@@ -26,7 +26,7 @@ def report(run: Path) -> tuple[Path, list[Row]]:
     measured = {bundle.name: found for bundle in bundles if (found := benchmarking.latest(bundle)) is not None}
     if not measured:
         raise BundleError(f"nothing in {run} was benchmarked yet", hint=f"run: edgecnn benchmark {run}")
-    checks = [row for bundle in bundles for row in verifying.latest(bundle)]
+    checks = [row for bundle in bundles for row in parity_log.latest(bundle)]
     rows = [with_parity(Row.from_dict(row), checks) for found in measured.values() for row in found["rows"]]
     page = run / "report.html"
     write_report(

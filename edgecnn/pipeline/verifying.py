@@ -16,10 +16,8 @@ Validation pictures are used: a gate that decides must not look at the test spli
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import catalog
-from edgecnn.bundle import Bundle, dump_json, write_atomically
+from edgecnn.bundle import Bundle
 from edgecnn.data.tensors import load_split
 from edgecnn.errors import BundleError, EdgecnnError, GateError
 from edgecnn.graph import interpret
@@ -37,6 +35,7 @@ from edgecnn.measure import parity
 from edgecnn.measure.parity import Divergence, Parity, StageKind
 from edgecnn.pipeline.context import Context, data_of
 from edgecnn.pipeline.loading import golden, is_quantized, load_graph, predictor, preprocess_of, refused
+from edgecnn.pipeline.parity_log import record
 from edgecnn.report.rows import ParityRow
 from edgecnn.runtimes.session import open_session
 from edgecnn.spec import Format, Precision, Runtime, Scheme, Split, Status
@@ -287,17 +286,3 @@ def _golden_row(bundle: Bundle) -> ParityRow:
     kind = StageKind.RENDERING_INT8 if dynamic else StageKind.SAME_ARITHMETIC
     misses = parity.check(found, parity.THRESHOLDS[kind])
     return _row(bundle, "golden.npz", GOLDEN, found, misses)
-
-
-def record(bundle: Bundle, rows: list[ParityRow]) -> Path:
-    """Add the rows to the bundle's measurements."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    path = bundle.path / "measurements" / f"parity-{stamp}.json"
-    write_atomically(path, dump_json([row.to_dict() for row in rows]))
-    return path
-
-
-def latest(bundle: Bundle) -> list[ParityRow]:
-    """The rows of the last verification, or none."""
-    files = sorted((bundle.path / "measurements").glob("parity-*.json"))
-    return [ParityRow.from_dict(row) for row in json.loads(files[-1].read_text())] if files else []

@@ -18,7 +18,7 @@ from edgecnn.errors import UsageError
 from edgecnn.export.meta import labels_of, meta_of, preprocess_of, read_meta
 from edgecnn.export.tflite import build, render, trace
 from edgecnn.export.tflite_builder import unpack
-from edgecnn.export.tflite_ops import padding_word
+from edgecnn.export.tflite_padding import padding_word
 from edgecnn.graph.ir import Graph, Node, Op, QParams
 from edgecnn.spec import Preprocess
 
