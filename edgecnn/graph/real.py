@@ -66,7 +66,8 @@ def quantized_while_running(x: Tensor, *, dims: list[int]) -> Tensor:
     as in TFLite's asymmetric hybrid operators and XNNPACK's ``qd8``.
     """
     low, high = x.amin(dims, keepdim=True).clamp(max=0), x.amax(dims, keepdim=True).clamp(min=0)
-    factor = torch.where(high > low, 255 / (high - low), 1)  # of x to steps: runtimes multiply, they do not divide
+    factor = 255 / (high - low)  # of x to steps: runtimes multiply, they do not divide
+    factor = torch.where(factor.isfinite(), factor, 1)  # (next to) nothing becomes zeros
     zero_point = torch.where((low + high) * factor > 1, -128 - low * factor, 127 - high * factor)
     zero_point = zero_point.round_().clamp_(-128, 127)
     steps = (x * factor).round_().add_(zero_point).clamp_(-128, 127)
