@@ -13,12 +13,11 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from edgecnn.errors import UsageError
-from edgecnn.graph.ir import Graph, Op
+from edgecnn.graph.ir import SHARING, Graph, Op
 
 Bits = Mapping[str, int]  # by node; a node that is not named has 8
 ALL_8: Bits = MappingProxyType({})
 WIDTHS = (8, 16, 32)
-SHARING = (Op.FLATTEN, Op.MAX_POOL, Op.PAD, Op.AVG_POOL, Op.SLICE, Op.SHUFFLE)  # output has the numbers of the input
 
 
 def with_bits(graph: Graph, bits: Bits) -> Graph:

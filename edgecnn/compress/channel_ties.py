@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from edgecnn.graph.ir import Graph, Node, Op
+from edgecnn.graph.ir import SHARING, WEIGHTED, Graph, Node, Op
 from edgecnn.graph.ties import Ties
 
-WEIGHTED = (Op.CONV, Op.LINEAR)
-MOVING = (Op.CONCAT, Op.SLICE, Op.SHUFFLE, Op.MAX_POOL, Op.AVG_POOL, Op.PAD, Op.FLATTEN)  # values stay what they are
+MOVING = (Op.CONCAT, *SHARING)  # values stay what they are
 SHIFTABLE = {Op.ADD, Op.MEAN, Op.FLATTEN, Op.AVG_POOL, Op.CONCAT, Op.SLICE, Op.SHUFFLE}  # commute with a shift too
 SCALABLE = SHIFTABLE | {Op.CLAMP, Op.MAX_POOL, Op.PAD}  # commute with a positive factor
 

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from edgecnn import tasks
 from edgecnn.compress.causes import Reason
-from edgecnn.compress.layer_facts import WEIGHTED, LayerFacts, measure, sqnr_db
+from edgecnn.compress.layer_facts import LayerFacts, measure, sqnr_db
 from edgecnn.compress.range_origin import normalization_of, origin, reads_alike
 from edgecnn.compress.ranges import Method
 from edgecnn.compress.reasons import Case, explain, findings
 from edgecnn.compress.simulate import Simulation
 from edgecnn.errors import UsageError
 from edgecnn.graph.interpret import Images, run
-from edgecnn.graph.ir import Graph, Op
+from edgecnn.graph.ir import WEIGHTED, Graph, Op
 from edgecnn.graph.weights import real_weights
 from edgecnn.spec import Task
 

@@ -42,10 +42,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from edgecnn.compress.channel_ties import WEIGHTED, ChannelTies, channel_ties, handed_on, passes_on, sharing_numbers
+from edgecnn.compress.channel_ties import ChannelTies, channel_ties, handed_on, passes_on, sharing_numbers
 from edgecnn.compress.gates import by_channel, uneven
 from edgecnn.compress.observer import ChannelRange
-from edgecnn.graph.ir import Array, Graph, Node
+from edgecnn.graph.ir import WEIGHTED, Array, Graph, Node
 
 CLAMP_MARGIN = 1.05
 CLAMP_SHARE = 0.7  # exponent of s where a clamp has an upper end

@@ -14,18 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgecnn.compress.bits import SHARING
 from edgecnn.compress.observer import BINS, Observer, Range
 from edgecnn.compress.ranges import percentile_range
 from edgecnn.compress.simulate import Simulation, batches, walk
 from edgecnn.errors import DataError
 from edgecnn.graph.integer import INT8
 from edgecnn.graph.interpret import Images
-from edgecnn.graph.ir import Graph, Node, Op
+from edgecnn.graph.ir import SHARING, WEIGHTED, Graph, Node, Op
 
 EXACT_DB = 200.0  # SQNR of equal tensors: finite, and more than float32 can reach
 BULK = 99.8  # percent of the values between the ends of ``bulk``: 0.1 % lie beyond either
-WEIGHTED = (Op.CONV, Op.LINEAR)
 GATE = [0.0, 1.0]
 UNLIMITED = (-math.inf, math.inf)
 

@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 from edgecnn.compress.bits import Bits, tensor_bits, with_bits
 from edgecnn.compress.quantize import Gating, decompose, fixed_qparams
 from edgecnn.graph.interpret import run
-from edgecnn.graph.ir import Graph, Node, Op, QParams
+from edgecnn.graph.ir import WEIGHTED, Graph, Node, QParams
 
 Divergence = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 """How far logits (N, K) are from the float network's, which come first."""
 PICTURES = 16  # on which sensitivity is measured
-WEIGHTED = (Op.CONV, Op.LINEAR)
 CHEAP = 0.1  # of the budget
 FLOAT_BYTES = 3  # that a weight takes more in float32 than in int8
 

@@ -40,13 +40,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecnn.compress.bits import SHARING
 from edgecnn.compress.lsq import LearnedStep
 from edgecnn.compress.quantize import BIAS_MAX, FINEST_STEP, WEIGHT_MAX, fixed_qparams
 from edgecnn.errors import UsageError
 from edgecnn.graph import real
 from edgecnn.graph.integer import INT8
-from edgecnn.graph.ir import Array, Graph, Node, Op, QParams
+from edgecnn.graph.ir import SHARING, WEIGHTED, Array, Graph, Node, Op, QParams
 
 EDGE = 0.499
 """How far from the middle of its step, in steps, a real weight may begin."""
@@ -71,7 +70,7 @@ class FakeQuantized(nn.Module):
         self.owners = shared_numbers(quantized)
         for node in quantized.nodes:
             self._add_step(node, quantized)
-            if node.op in (Op.CONV, Op.LINEAR):
+            if node.op in WEIGHTED:
                 self._add_layer(node, floating.weights[f"{node.name}.weight"], quantized)
         self._plan = [
             (_without_idle_clamp(node, quantized.qparams[node.name]), self._rounds(node)) for node in quantized.nodes
@@ -105,7 +104,7 @@ class FakeQuantized(nn.Module):
         return integers.numpy(), offsets.to(torch.int32).numpy(), size.numpy().copy()
 
     def _compute(self, node: Node, inputs: Sequence[Tensor], sizes: Mapping[str, Tensor]) -> Tensor:
-        if node.op not in (Op.CONV, Op.LINEAR):
+        if node.op not in WEIGHTED:
             return real.compute(node, inputs, None, None)
         weight, bias, step = self._layer(node)
         size = self._weight_size(node, sizes[self.owners[node.inputs[0]]], sizes[self.owners[node.name]])
@@ -167,7 +166,7 @@ def to_numbers(module: FakeQuantized) -> Graph:
     weights: dict[str, Array] = {}
     scales: dict[str, Array] = {}
     for node in graph.nodes:
-        if node.op in (Op.CONV, Op.LINEAR):
+        if node.op in WEIGHTED:
             weight, bias, scales[node.name] = module.layer_numbers(node)
             weights |= {f"{node.name}.weight": weight, f"{node.name}.bias": bias}
     qparams = {node.name: module.qparams(node.name) for node in graph.nodes}

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from edgecnn.compress.bits import ALL_8, SHARING, Bits, tensor_bits, with_bits
+from edgecnn.compress.bits import ALL_8, Bits, tensor_bits, with_bits
 from edgecnn.compress.grid import Grid
 from edgecnn.errors import ModelError, UsageError
 from edgecnn.graph.integer import INT8
-from edgecnn.graph.ir import Array, Graph, Node, Op, QParams
+from edgecnn.graph.ir import SHARING, WEIGHTED, Array, Graph, Node, Op, QParams
 from edgecnn.graph.simplify import decompose_hard_sigmoid, decompose_hard_swish, decompose_silu
 from edgecnn.graph.ties import Ties
 
@@ -68,7 +68,7 @@ def quantize(
     weights = dict(graph.weights)
     weight_scales: dict[str, Array] = {}
     for node in graph.nodes:
-        if node.op in (Op.CONV, Op.LINEAR) and node.bits < 32:
+        if node.op in WEIGHTED and node.bits < 32:
             numbers = _layer(graph, node, qparams, grid)
             weights |= {f"{node.name}.weight": numbers.weight, f"{node.name}.bias": numbers.bias}
             weight_scales[node.name] = numbers.scale

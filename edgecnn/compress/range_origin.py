@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgecnn.compress.bits import SHARING
 from edgecnn.compress.calibrate import calibrate
-from edgecnn.compress.layer_facts import GATE, WEIGHTED, grid_of, reach, span
+from edgecnn.compress.layer_facts import GATE, grid_of, reach, span
 from edgecnn.compress.observer import Range
 from edgecnn.compress.ranges import Method
 from edgecnn.graph.interpret import Images
-from edgecnn.graph.ir import Graph, Node, Op
+from edgecnn.graph.ir import SHARING, WEIGHTED, Graph, Node, Op
 from edgecnn.graph.weights import real_weights
 
 EARLY = 8  # tensors that are compared: deeper ones say more of the network than of the picture

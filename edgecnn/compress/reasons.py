@@ -13,9 +13,9 @@ from functools import cached_property
 import numpy as np
 
 from edgecnn.compress.causes import Cause, Reason
-from edgecnn.compress.layer_facts import GATE, WEIGHTED, LayerFacts, hard_swish_gate, is_hard_gate, span
+from edgecnn.compress.layer_facts import GATE, LayerFacts, hard_swish_gate, is_hard_gate, span
 from edgecnn.compress.range_origin import AS_IS, SAME, Origin, is_depthwise, normalization_of
-from edgecnn.graph.ir import Graph, Node, Op
+from edgecnn.graph.ir import WEIGHTED, Graph, Node, Op
 from edgecnn.graph.simplify import is_scale_shift
 
 BIAS_SHIFT, ONE_SHIFT = 0.2, 0.5  # mean error of all channels, and of one, in standard deviations of the output ...

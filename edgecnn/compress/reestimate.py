@@ -24,11 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgecnn.compress.channel_ties import WEIGHTED
 from edgecnn.compress.quantize import BIAS_LIMITS
 from edgecnn.compress.simulate import Simulation, batches, walk
 from edgecnn.graph.interpret import Images
-from edgecnn.graph.ir import Array, Graph, Node
+from edgecnn.graph.ir import WEIGHTED, Array, Graph, Node
 
 PICTURES = 32  # looked at: bounds memory, and paired differences need few
 LARGEST = 2.0  # factor, and its inverse: a channel of next to nothing is not blown up

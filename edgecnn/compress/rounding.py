@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgecnn.compress.quantize import WEIGHT_MAX, LayerNumbers
-from edgecnn.graph.ir import Array, Graph, Node, Op
+from edgecnn.graph.ir import WEIGHTED, Array, Graph, Node, Op
 from edgecnn.graph.real import pad_zeros
 from edgecnn.graph.weights import INT4_MAX, is_int4
 
@@ -50,7 +50,7 @@ class InputMoments:
         self._readers: dict[str, list[Node]] = {}
         self._kernels: dict[str, tuple[int, ...]] = {}
         for node in graph.nodes:
-            if node.op in (Op.CONV, Op.LINEAR):
+            if node.op in WEIGHTED:
                 shape = graph.weights[f"{node.name}.weight"].shape
                 if int(np.prod(shape[1:])) <= LARGEST:
                     self._readers.setdefault(node.inputs[0], []).append(node)

@@ -20,11 +20,10 @@ import numpy as np
 
 from edgecnn.compress.quantize import WEIGHT_MAX
 from edgecnn.errors import ModelError, UsageError
-from edgecnn.graph.ir import Array, Graph, Node, Op
+from edgecnn.graph.ir import WEIGHTED, Array, Graph, Node
 from edgecnn.graph.weights import INT4_MAX
 from edgecnn.spec import Scheme
 
-WEIGHTED = (Op.CONV, Op.LINEAR)
 SHORTEST = 8  # weights of a group: below, the whole row is one
 ROW_WITH_SCALE = 32  # weights: a shorter row keeps 8 bits
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from edgecnn.graph.ir import Array, Graph, Node, Op, QParams
+from edgecnn.graph.ir import SHARING, Array, Graph, Node, Op, QParams
 
 INT16 = {Op.CONV, Op.LINEAR, Op.ADD, Op.MUL, Op.MEAN, Op.CONCAT, Op.AFFINE, Op.SIGMOID, Op.CLAMP}
-"""Operators with 16-bit kernels in TFLite; its hard-swish is float or int8."""
-MOVES = {Op.MAX_POOL, Op.AVG_POOL, Op.FLATTEN, Op.SLICE, Op.SHUFFLE, Op.PAD}
-"""Those with 16-bit kernels that take no other numbers for their output than their input has."""
+"""Operators with 16-bit kernels in TFLite, beside those that share numbers; its hard-swish is float or int8."""
 
 
 def kind_of(graph: Graph, name: str) -> str:
@@ -28,7 +26,7 @@ def arithmetic(graph: Graph, node: Node) -> str:
     if graph.is_integer(node):
         return "int8"
     numbers = [graph.qparams.get(name) for name in (*node.inputs, node.name)]
-    same = node.op in MOVES and numbers[0] == numbers[-1]
+    same = node.op in SHARING and numbers[0] == numbers[-1]
     wide = node.bits == 16 and None not in numbers
     return "int16" if wide and (node.op in INT16 or same) else "float32"
 

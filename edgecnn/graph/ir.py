@@ -46,6 +46,12 @@ class Op(StrEnum):
     SILU = "silu"
 
 
+WEIGHTED = (Op.CONV, Op.LINEAR)
+"""Operators with weights."""
+SHARING = (Op.FLATTEN, Op.MAX_POOL, Op.PAD, Op.AVG_POOL, Op.SLICE, Op.SHUFFLE)
+"""Operators whose output has the numbers of their input: its values, in other places, or averages of them."""
+
+
 @dataclass(frozen=True)
 class Node:
     """One operator and the tensor it produces.

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import ModelError
-from edgecnn.graph.ir import Array, Graph, Node, Op
+from edgecnn.graph.ir import WEIGHTED, Array, Graph, Node, Op
 
-WEIGHTED = (Op.CONV, Op.LINEAR)
 CLAMPING = (Op.CONV, Op.LINEAR, Op.ADD, Op.AFFINE)
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from edgecnn.errors import BundleError
-from edgecnn.graph.ir import Array, Graph, Node, Op, QParams
+from edgecnn.graph.ir import WEIGHTED, Array, Graph, Node, Op, QParams
 from edgecnn.graph.weights import is_int4, pack_int4, unpack_int4
 
 SCHEMA = 1
@@ -85,7 +85,7 @@ def _node(entry: dict[str, Any]) -> Node:
 
 def _check(graph: Graph) -> None:
     """Whether the two files belong together."""
-    weighted = [node.name for node in graph.nodes if node.op in (Op.CONV, Op.LINEAR)]
+    weighted = [node.name for node in graph.nodes if node.op in WEIGHTED]
     wanted = {f"{name}.{part}" for name in weighted for part in ("weight", "bias")}
     names = {node.name for node in graph.nodes}
     scaled = set(graph.weight_scales) == {name for name in weighted if graph.weights[f"{name}.weight"].dtype == np.int8}
@@ -96,6 +96,6 @@ def _check(graph: Graph) -> None:
 
 def _is_numbered(graph: Graph, node: Node) -> bool:
     """Whether a node of a quantized graph has the numbers that its bits want."""
-    if node.op in (Op.CONV, Op.LINEAR) and (node.name in graph.weight_scales) == (node.bits == 32):
+    if node.op in WEIGHTED and (node.name in graph.weight_scales) == (node.bits == 32):
         return False
     return node.bits != 8 or graph.is_integer(node)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.compress import equalize, mixed, ptq
-from edgecnn.graph.ir import Graph, Op
+from edgecnn.graph.ir import WEIGHTED, Graph
 from edgecnn.pipeline.context import Context
 from edgecnn.pipeline.ladder import Judge, Rung
 from edgecnn.steps import QuantizeStep
@@ -51,7 +51,7 @@ def loosen(
     spent = mixed.cost(real, nodes, step.kept_bits)
     figures = {
         "kept_bits": step.kept_bits,
-        "kept": [node.name for node in real.nodes if node.name in nodes and node.op in (Op.CONV, Op.LINEAR)],
+        "kept": [node.name for node in real.nodes if node.name in nodes and node.op in WEIGHTED],
         "growth": round(spent.size_bytes / whole.size_bytes, 4),
         "float_macs": round(spent.macs / whole.macs, 4),
     }
