@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgecnn.compress.bits import Bits, tensor_bits, with_bits
 from edgecnn.compress.quantize import Gating, decompose, fixed_qparams
 from edgecnn.graph.interpret import run
-from edgecnn.graph.ir import WEIGHTED, Graph, Node, QParams
+from edgecnn.graph.ir import WEIGHTED, Graph, Node
 
 Divergence = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 """How far logits (N, K) are from the float network's, which come first."""
@@ -64,10 +64,10 @@ def loosened(real: Graph, integer: Graph, bits: Bits, hard_swish: Gating = "deco
     for key, array in real.weights.items():
         name, _, part = key.rpartition(".")
         weights[key] = array if kept[name] == 32 or (kept[name] == 16 and part == "bias") else integer.weights[key]
-    qparams = {
-        name: integer.qparams[name] if width == 8 else _wider(graph.node(name), integer.qparams[name])
-        for name, width in tensor_bits(graph).items()
-    }
+    qparams = {}
+    for name, width in tensor_bits(graph).items():
+        known = integer.qparams[name]
+        qparams[name] = known if width == 8 else fixed_qparams(graph.node(name), 16) or known.widened
     scales = {name: scale for name, scale in integer.weight_scales.items() if kept[name] < 32}
     return replace(graph, weights=weights, qparams=qparams, weight_scales=scales)
 
@@ -155,12 +155,6 @@ def _choices(graph: Graph) -> list[tuple[str, frozenset[str]]]:
         chosen.setdefault(frozenset(block), layer)
         chosen.setdefault(frozenset(block | readers), layer)
     return [(layer, nodes) for nodes, layer in chosen.items()]
-
-
-def _wider(node: Node, qparams: QParams) -> QParams:
-    """16-bit numbers for the range that a tensor has in 8 bits."""
-    reach = max(abs(end - qparams.zero_point) for end in qparams.ends)
-    return fixed_qparams(node, 16) or QParams(float(np.float32(reach * qparams.scale / 32767)), 0, 16)
 
 
 def _share(part: int, whole: int) -> float:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from edgecnn.compress.bits import ALL_8, Bits
 from edgecnn.compress.calibrate import Calibration, Pixels, channel_ranges, measured, watch
 from edgecnn.compress.equalize import Change, equalize, rewrite
@@ -106,6 +108,16 @@ def weights_only(
     numbers = rounded(graph, numbers, moments.matrices())
     clock.lap("round again")
     return plain, Quantized(numbers, {}, None, clock.seconds)
+
+
+def first(pictures: Pictures, count: int) -> Pixels:
+    """The first ``count`` calibration pictures (N, H, W, C) uint8, or all if there are fewer."""
+    found: list[Pixels] = []
+    for batch in pictures():
+        found.append(batch[: count - sum(map(len, found))])
+        if sum(map(len, found)) >= count:
+            break
+    return np.concatenate(found)
 
 
 class _Stopwatch:

@@ -60,7 +60,7 @@ class _Borders:
             return
         inner = f"{node.name}/{kind}/before"
         if kind == "int16":
-            self.qparams[inner] = _widest(self.graph.qparams[node.name])
+            self.qparams[inner] = self.graph.qparams[node.name].widened
         for key in ("weight", "bias"):
             if f"{node.name}.{key}" in self.weights:
                 self.weights[f"{inner}.{key}"] = self.weights.pop(f"{node.name}.{key}")
@@ -79,9 +79,3 @@ class _Borders:
                 self.qparams[view] = QParams(self.graph.qparams[name].scale, 0, 16)
             self.nodes.append(Node(view, Op.CLAMP, (name,), self.graph.node(name).shape, bits=16))
         return view
-
-
-def _widest(qparams: QParams) -> QParams:
-    """16-bit numbers for the range of 8-bit ones."""
-    reach = max(abs(end - qparams.zero_point) for end in qparams.ends)
-    return QParams(reach * qparams.scale / 32767, 0, 16)

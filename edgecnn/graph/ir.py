@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -83,6 +84,12 @@ class QParams:
     def ends(self) -> tuple[int, int]:
         """The smallest and the largest q."""
         return (-128, 127) if self.bits == 8 else (-32767, 32767)
+
+    @property
+    def widened(self) -> QParams:
+        """16-bit numbers for the range of these."""
+        reach = max(abs(end - self.zero_point) for end in self.ends)
+        return QParams(float(np.float32(reach * self.scale / 32767)), 0, 16)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any
-
-import numpy as np
 
 from edgecnn.compress import equalize, mixed, ptq
 from edgecnn.graph.ir import WEIGHTED, Graph
@@ -16,7 +13,6 @@ from edgecnn.pipeline.ladder import Judge, Rung
 from edgecnn.steps import QuantizeStep
 
 Kept = frozenset[str]
-BATCHES = 32  # of calibration pictures, from which a few are drawn evenly: bounds memory
 
 
 def loosen(
@@ -40,8 +36,7 @@ def loosen(
         numbers = mixed.loosened(real, start.graph, dict.fromkeys(nodes, step.kept_bits), step.hard_swish)
         return judge.rung("mixed", (numbers, start.changes), time.perf_counter() - began)
 
-    known = np.concatenate(list(islice(pictures(), BATCHES)))
-    some = known[:: -(-len(known) // mixed.PICTURES)]  # their order may be that of their classes
+    some = ptq.first(pictures, mixed.PICTURES)
     context.tell(f"{step.output}: what each layer costs in int8, on {len(some)} pictures")
     found = mixed.candidates(real, start.graph, some, judge.divergence, step.kept_bits, hard_swish=step.hard_swish)
     plans = mixed.plans(real, found, budget, step.kept_bits)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +162,7 @@ def _ways(graph: Graph, pictures: ptq.Pictures, step: QuantizeStep) -> tuple[ptq
 def _reestimated(graph: Graph, start: Rung, pictures: ptq.Pictures, judge: Judge, step: QuantizeStep) -> Rung:
     """The rung that estimating batch normalization again makes of another."""
     began = time.perf_counter()
-    some = np.concatenate(list(islice(pictures(), -(-reestimate.PICTURES // CALIBRATION_BATCH))))
+    some = ptq.first(pictures, reestimate.PICTURES)
     numbers = reestimate.reestimated(start.floating(graph, step.hard_swish), start.graph, some)
     return judge.rung("re-estimated", (numbers, start.changes), time.perf_counter() - began)
 
