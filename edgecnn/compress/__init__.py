@@ -36,9 +36,9 @@ What was decided, and why:
   less squared error, but with second-order rounding more divergence (ResNet-20 in groups of 32: 0.0031 nats against
   0.0022). With one scale for a whole tensor it is the other way round (:mod:`edgecnn.compress.grid`).
 * **Same pictures, same numbers**: neither the batching of the calibration pictures nor the number of threads changes
-  what is seen of a tensor by more than float32 rounding of the float network itself (their order decides in which
-  places rounding looks at them and which ones ranges are tried on, and the seed decides it); the quantized network is computed with exact sums and
-  gives the same bits everywhere.
+  what is seen of a tensor by more than float32 rounding of the float network itself (their order, which the seed
+  decides, says in which places rounding looks at them and on which ones ranges are tried); the quantized network is
+  computed with exact sums and gives the same bits everywhere.
 * **Training comes after deciding, if at all** (:mod:`edgecnn.compress.qat`): it starts from these numbers, is taught by
   the float network, and ends in numbers of the same kind, which are kept only where they are more accurate on the
   validation pictures.
