@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from edgecnn.export.lowering import SMOOTH_GATE
 from edgecnn.export.numbers import folds, pixel_qparams
 from edgecnn.export.tflite_builder import Quantization
 from edgecnn.export.tflite_moves import MOVES
 from edgecnn.export.tflite_ops import TFLiteWriter, channels_last, symmetric
 from edgecnn.graph.ir import Node, Op, QParams
 
-LOGISTIC = {"int8": QParams(1 / 256, -128), "int16": QParams(1 / 32768, 0, 16)}
+LOGISTIC = {"int8": SMOOTH_GATE, "int16": QParams(1 / 32768, 0, 16)}  # what it demands of its output
 
 
 def emit_input(w: TFLiteWriter, node: Node) -> None:
