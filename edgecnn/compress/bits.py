@@ -4,16 +4,20 @@ A plan names the nodes that do not compute in 8-bit integers: 32 for float, 16 f
 What follows for a tensor, which has the same values for all that read it: 8 bits where something reads or computes it
 in 8-bit integers; else 16 where something does so in 16; else it stays real. A whole network at 16 but for its picture
 is the 16x8 scheme of TensorFlow Lite ("16-bit activations, 8-bit weights").
+
+What a layer makes of its 8-bit sums may stay real too, where all that read it compute in float: such a tensor is
+``opened``. A runtime that computes a layer and its reader at once (a convolution and a hard-swish, or a residual sum)
+has these sums at hand, and rounding them in between is what stops it from doing so, or what it leaves out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 from edgecnn.errors import UsageError
-from edgecnn.graph.ir import SHARING, Graph, Op
+from edgecnn.graph.ir import SHARING, WEIGHTED, Graph, Node, Op
 
 Bits = Mapping[str, int]  # by node; a node that is not named has 8
 ALL_8: Bits = MappingProxyType({})
@@ -54,3 +58,20 @@ def tensor_bits(graph: Graph) -> dict[str, int]:
 def whole(graph: Graph, width: int) -> dict[str, int]:
     """The plan that gives every node but the input the same bits."""
     return {node.name: width for node in graph.nodes if node.op is not Op.INPUT}
+
+
+def may_open(graph: Graph, node: Node) -> bool:
+    """Whether what the node writes could be open: it is a layer of 8 bits that only nodes of 32 read."""
+    readers = graph.consumers(node.name)
+    return node.op in WEIGHTED and node.bits == 8 and bool(readers) and all(reader.bits == 32 for reader in readers)
+
+
+def opened(graph: Graph, names: Collection[str]) -> Graph:
+    """The quantized ``graph`` with the outputs of these layers open: see :class:`~edgecnn.graph.ir.Graph`.
+
+    Raises ``UsageError`` for one that cannot be.
+    """
+    for name in names:
+        if name not in graph.by_name or name == graph.output or not may_open(graph, graph.node(name)):
+            raise UsageError(f"'{name}' cannot stay unrounded", hint="open 8-bit layers that only float nodes read")
+    return replace(graph, qparams={name: known for name, known in graph.qparams.items() if name not in names})

@@ -13,13 +13,13 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.compress.bits import Bits, tensor_bits, with_bits
+from edgecnn.compress.bits import Bits, opened, tensor_bits, with_bits
 from edgecnn.compress.quantize import Gating, decompose, fixed_qparams
 from edgecnn.graph.interpret import run
 from edgecnn.graph.ir import WEIGHTED, Graph, Node
@@ -52,8 +52,12 @@ class Candidate:
     gain: float
 
 
-def loosened(real: Graph, integer: Graph, bits: Bits, hard_swish: Gating = "decompose") -> Graph:
+def loosened(
+    real: Graph, integer: Graph, bits: Bits, hard_swish: Gating = "decompose", unrounded: Collection[str] = ()
+) -> Graph:
     """The ``integer`` graph with the nodes of a plan in more bits, all other numbers as they are.
+
+    ``unrounded``: layers whose output is opened (:func:`~edgecnn.compress.bits.opened`).
 
     ``real``: the float graph that it was made from, its operators as captured, and channels equalized as ``integer``
     has them. Raises as ``with_bits``.
@@ -69,7 +73,7 @@ def loosened(real: Graph, integer: Graph, bits: Bits, hard_swish: Gating = "deco
         known = integer.qparams[name]
         qparams[name] = known if width == 8 else fixed_qparams(graph.node(name), 16) or known.widened
     scales = {name: scale for name, scale in integer.weight_scales.items() if kept[name] < 32}
-    return replace(graph, weights=weights, qparams=qparams, weight_scales=scales)
+    return opened(replace(graph, weights=weights, qparams=qparams, weight_scales=scales), unrounded)
 
 
 def candidates(

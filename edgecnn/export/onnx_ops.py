@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from edgecnn.export.numbers import integer_clamp
 from edgecnn.graph.ir import Array, Graph, Node, QParams
-from edgecnn.graph.weights import is_int4, pack_int4
+from edgecnn.graph.weights import is_int4, pack_int4, real_weight
 
 MOVED = "/moved"  # of an integer tensor whose values are only moved: what it is dequantized to does not matter
 SOURCE = "/source"  # of a tensor that is made real by plain arithmetic
@@ -98,6 +98,8 @@ class ONNXWriter:
         value, scale = self.graph.weights[name], self.graph.weight_scales.get(node.name)
         if value.dtype == np.float32:
             return self.constant(name, value)
+        if value.dtype == np.int32:  # of a layer whose output is open
+            return self.constant(name, real_weight(self.graph, name))
         if value.dtype == np.float16 or scale is None:
             return self.op("Cast", [self.constant(name, value)], f"{name}/real", to=onnx.TensorProto.FLOAT)
         if not is_int4(self.graph, node.name):

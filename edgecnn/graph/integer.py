@@ -4,7 +4,8 @@ Tensors hold the int8 values as float32 (whole numbers). With ``real = scale * (
 ``requantize(v) = clamp(round_half_even(v) + zero_point_out)``, where ``v`` is in steps of the output:
 
 * CONV, LINEAR: ``acc = sum (q_in - zp_in) * w + bias`` over int32, ``v = float32(acc) * m[c]`` with the float32 product
-  ``m[c] = scale_in * weight_scale[c] / scale_out``, evaluated left to right. Zero padding is ``q_in = zp_in``.
+  ``m[c] = scale_in * weight_scale[c] / scale_out``, evaluated left to right. Zero padding is ``q_in = zp_in``. An open
+  output is real: ``clamp(float32(acc) * (scale_in * weight_scale[c]))``.
 * ADD: ``v = (a - zp_a) * (scale_a / scale_out) + (b - zp_b) * (scale_b / scale_out)`` in float32.
 * MUL: ``v = float32((a - zp_a) * (b - zp_b)) * (scale_a * scale_b / scale_out)``.
 * MEAN, AVG_POOL over n cells: ``v = float32(sum (q - zp_in)) * (scale_in / (scale_out * n))``.
@@ -39,10 +40,10 @@ EXACT_IN_FLOAT32 = 2**24
 
 def kernels(graph: Graph) -> dict[str, Kernel]:
     """For each node that computes in integers, but the input: the function from its inputs, weight, bias to its
-    output.
+    output, integers or, where that is open, real values.
     """
-    integers = (node for node in graph.nodes if node.op is not Op.INPUT and graph.is_integer(node))
-    return {node.name: _RULES[node.op](graph, node) for node in integers}
+    nodes = (node for node in graph.nodes if node.op is not Op.INPUT)
+    return {node.name: _RULES[node.op](graph, node) for node in nodes if graph.is_integer(node) or graph.is_open(node)}
 
 
 def read_pixels(images: Tensor) -> Tensor:
@@ -100,21 +101,21 @@ def _scales(graph: Graph, node: Node) -> tuple[list[np.float32], np.float32]:
 
 
 def _weighted(graph: Graph, node: Node) -> Kernel:
-    zero_point = graph.qparams[node.inputs[0]].zero_point
-    inputs, output = _scales(graph, node)
-    multiplier = torch.from_numpy(inputs[0] * graph.weight_scales[node.name].astype(np.float32) / output)
+    source, target = graph.qparams[node.inputs[0]], graph.qparams.get(node.name)
+    zero_point, steps = source.zero_point, np.float32(source.scale) * graph.weight_scales[node.name].astype(np.float32)
+    multiplier = torch.from_numpy(steps if target is None else steps / np.float32(target.scale))
     shape = (-1, 1, 1) if node.op is Op.CONV else (-1,)
     weights, biases = graph.weights[f"{node.name}.weight"], graph.weights[f"{node.name}.bias"]
     products = _exact_products(node, accumulator_bound(weights, 0 * biases, zero_point), weights[0].size)
     narrow = accumulator_bound(weights, biases, zero_point) < EXACT_IN_FLOAT32
-    requantize = _requantizer(graph, node)
+    finish = _requantizer(graph, node) if target is not None else lambda values: real.clamp(node, values)
 
     def kernel(tensors: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
         assert weight is not None and bias is not None
         total = products(tensors[0] - zero_point, weight)
         total = total if narrow else total.double()
         total = total.add_(bias.to(total.dtype).view(shape)).float()
-        return requantize(total.mul_(multiplier.to(total.device).view(shape)))
+        return finish(total.mul_(multiplier.to(total.device).view(shape)))
 
     return kernel
 

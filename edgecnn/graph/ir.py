@@ -107,6 +107,10 @@ class Graph:
     rounds to its output's qparams where that has some. The weights of such a layer are float32 (``bits`` 32), or int8
     with ``weight_scales`` and a float32 bias (``bits`` 16). The input of a quantized graph always has qparams: a pixel
     is known exactly.
+
+    A layer with weights that reads 8-bit integers and has 8 ``bits`` may have no numbers for its output, which then is
+    *open*: sums of integers, made real by their scale, clamped, and rounded to nothing. All that read it compute in
+    float.
     """
 
     nodes: tuple[Node, ...]
@@ -121,9 +125,17 @@ class Graph:
         return bool(self.qparams)
 
     def is_integer(self, node: Node) -> bool:
-        """Whether the node computes in 8-bit integers: see the rule above."""
-        numbers = [self.qparams.get(name) for name in (*node.inputs, node.name)]
-        return node.bits == 8 and all(each is not None and each.bits == 8 for each in numbers)
+        """Whether the node computes in 8-bit integers and writes them: see the rule above."""
+        return node.bits == 8 and all(map(self._has_8_bits, (*node.inputs, node.name)))
+
+    def is_open(self, node: Node) -> bool:
+        """Whether the node is a layer that sums 8-bit integers and leaves its sums unrounded: see above."""
+        whole = node.op in WEIGHTED and node.bits == 8 and self.quantized
+        return whole and node.name not in self.qparams and all(map(self._has_8_bits, node.inputs))
+
+    def _has_8_bits(self, name: str) -> bool:
+        numbers = self.qparams.get(name)
+        return numbers is not None and numbers.bits == 8
 
     @property
     def input(self) -> Node:

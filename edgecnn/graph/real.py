@@ -59,6 +59,12 @@ def pick(node: Node, x: Tensor) -> Tensor:
     return x[:, node.attrs["start"] : node.attrs["stop"]]
 
 
+def clamp(node: Node, x: Tensor) -> Tensor:
+    """The values with the clamp of a node."""
+    low, high = node.attrs.get("clamp") or (None, None)
+    return x if low is None and high is None else x.clamp(low, high)
+
+
 def quantized_while_running(x: Tensor, *, dims: list[int]) -> Tensor:
     """``x`` on 256 levels between its own ends over ``dims``, which are widened to hold 0.
 
@@ -88,24 +94,19 @@ def _read(node: Node, x: Tensor) -> Tensor:
 
 def _conv(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
-    return _clamp(node, convolve(node, _read(node, inputs[0]), weight, bias))
+    return clamp(node, convolve(node, _read(node, inputs[0]), weight, bias))
 
 
 def _linear(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
-    return _clamp(node, F.linear(_read(node, inputs[0]), weight, bias))
-
-
-def _clamp(node: Node, x: Tensor) -> Tensor:
-    low, high = node.attrs.get("clamp") or (None, None)
-    return x if low is None and high is None else x.clamp(low, high)
+    return clamp(node, F.linear(_read(node, inputs[0]), weight, bias))
 
 
 def _simple(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A rule for an operator without weights; the clamp, if the node has one, follows."""
 
     def rule(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        return _clamp(node, function(node, *inputs))
+        return clamp(node, function(node, *inputs))
 
     return rule
 

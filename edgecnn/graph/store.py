@@ -98,4 +98,4 @@ def _is_numbered(graph: Graph, node: Node) -> bool:
     """Whether a node of a quantized graph has the numbers that its bits want."""
     if node.op in WEIGHTED and (node.name in graph.weight_scales) == (node.bits == 32):
         return False
-    return node.bits != 8 or graph.is_integer(node)
+    return node.bits != 8 or graph.is_integer(node) or graph.is_open(node)

@@ -32,7 +32,12 @@ def real(weight: Array, scale: Array | None) -> Array:
 
 def real_weights(graph: Graph) -> dict[str, Array]:
     """All weights and biases of a graph, float32, by their keys."""
-    return {key: real(array, _scale(graph, key)) for key, array in graph.weights.items()}
+    return {key: real_weight(graph, key) for key in graph.weights}
+
+
+def real_weight(graph: Graph, key: str) -> Array:
+    """One of them, float32."""
+    return real(graph.weights[key], _scale(graph, key))
 
 
 def _scale(graph: Graph, key: str) -> Array | None:
