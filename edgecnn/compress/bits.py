@@ -61,9 +61,8 @@ def whole(graph: Graph, width: int) -> dict[str, int]:
 
 
 def may_open(graph: Graph, node: Node) -> bool:
-    """Whether what the node writes could be open: it is a layer of 8 bits that only nodes of 32 read."""
-    readers = graph.consumers(node.name)
-    return node.op in WEIGHTED and node.bits == 8 and bool(readers) and all(reader.bits == 32 for reader in readers)
+    """Whether what the node writes could be open: it is a layer of 8 bits that only nodes of 32 read, if any does."""
+    return node.op in WEIGHTED and node.bits == 8 and all(reader.bits == 32 for reader in graph.consumers(node.name))
 
 
 def opened(graph: Graph, names: Collection[str]) -> Graph:
@@ -72,6 +71,6 @@ def opened(graph: Graph, names: Collection[str]) -> Graph:
     Raises ``UsageError`` for one that cannot be.
     """
     for name in names:
-        if name not in graph.by_name or name == graph.output or not may_open(graph, graph.node(name)):
+        if name not in graph.by_name or not may_open(graph, graph.node(name)):
             raise UsageError(f"'{name}' cannot stay unrounded", hint="open 8-bit layers that only float nodes read")
     return replace(graph, qparams={name: known for name, known in graph.qparams.items() if name not in names})

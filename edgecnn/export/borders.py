@@ -2,7 +2,8 @@
 
 In a graph that is only partly in 8-bit integers a node may read or write tensors of another kind than it computes in.
 Here each such border becomes a CLAMP of its own, without a clamp: the same values in other numbers. After that all
-tensors around a node are of one kind: int8, int16 or float32.
+tensors around a node are of one kind: int8, int16 or float32. A layer of integers whose output is open becomes one of
+float32, for which these formats have no kernel either: its weights stay int8 in the file, its bias is made real.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 from edgecnn.graph.ir import SHARING, Array, Graph, Node, Op, QParams
+from edgecnn.graph.weights import real_weight
 
 INT16 = {Op.CONV, Op.LINEAR, Op.ADD, Op.MUL, Op.MEAN, Op.CONCAT, Op.AFFINE, Op.SIGMOID, Op.CLAMP}
 """Operators with 16-bit kernels in TFLite, beside those that share numbers; its hard-swish is float or int8."""
@@ -53,6 +55,9 @@ class _Borders:
 
     def cross(self, node: Node) -> None:
         """Add the node, with what its inputs and its output need around it."""
+        if self.graph.is_open(node):
+            bias = f"{node.name}.bias"
+            self.weights[bias] = real_weight(self.graph, bias)
         kind = "int8" if node.op is Op.INPUT and self.graph.quantized else arithmetic(self.graph, node)
         inputs = tuple(self._read(name, kind) for name in node.inputs)
         if kind_of(self.graph, node.name) == kind:

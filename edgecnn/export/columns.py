@@ -24,7 +24,7 @@ from edgecnn.graph.ir import Array, Graph, Node, Op
 
 COLUMNS = (4, 2)  # how many at once, the best first
 NARROW = 4  # channels; more of them fill a kernel by themselves
-VALUE_BY_VALUE = (Op.AFFINE, Op.CLAMP, Op.MUL, Op.SIGMOID)
+VALUE_BY_VALUE = (Op.AFFINE, Op.CLAMP, Op.MUL, Op.SIGMOID, Op.HARD_SWISH, Op.HARD_SIGMOID, Op.SILU)
 
 
 def group_columns(graph: Graph) -> Graph:
@@ -48,7 +48,7 @@ def ungrouped(name: str, value: Array) -> Array:
 
 
 def _columns_at_once(graph: Graph, node: Node) -> int | None:
-    if node.op is not Op.CONV or node.attrs["groups"] != 1 or not graph.is_integer(node):
+    if node.op is not Op.CONV or node.attrs["groups"] != 1 or not (graph.is_integer(node) or graph.is_open(node)):
         return None
     channels, _, width = graph.node(node.inputs[0]).shape
     if channels > NARROW or node.attrs["kernel"][1] == 1 or node.attrs["dilation"][1] != 1:
@@ -65,6 +65,8 @@ def _grouped(graph: Graph, conv: Node, columns: int) -> Graph:
     groups = Node(f"{conv.name}/groups", Op.FLATTEN, conv.inputs, (columns * channels, height, width // columns))
     followers = _followers(graph, conv) if outputs > 1 else [conv]
     last = followers[-1]
+    if outputs > 1 and last.name not in graph.qparams:  # real numbers would be moved: dearer than what is gained
+        return graph
     names = {node.name: f"{node.name}{GROUPED}{outputs}" for node in followers}
     names[last.name] = f"{last.name}/grouped" if outputs > 1 else last.name
     wide = [_on_groups(node, names, outputs) for node in followers]
@@ -78,7 +80,7 @@ def _grouped(graph: Graph, conv: Node, columns: int) -> Graph:
         elif node.name not in names:
             nodes.append(node)
     qparams = graph.qparams | {groups.name: graph.qparams[conv.inputs[0]]}
-    qparams |= {names[node.name]: graph.qparams[node.name] for node in followers}
+    qparams |= {names[node.name]: graph.qparams[node.name] for node in followers if node.name in graph.qparams}
     weights, scales = dict(graph.weights), dict(graph.weight_scales)
     weights[f"{wide[0].name}.weight"] = _weight(conv, weights.pop(f"{conv.name}.weight"), columns)
     weights[f"{wide[0].name}.bias"] = np.tile(weights.pop(f"{conv.name}.bias"), outputs)
@@ -87,10 +89,14 @@ def _grouped(graph: Graph, conv: Node, columns: int) -> Graph:
 
 
 def _followers(graph: Graph, conv: Node) -> list[Node]:
-    """``conv`` and what is computed from it alone, value by value, up to the one tensor that others read."""
+    """``conv`` and what is computed from it alone, value by value, up to the one tensor that others read.
+
+    In integers like it, or from its open output.
+    """
     found = {conv.name: conv}
     for node in graph.nodes:
-        if node.op in VALUE_BY_VALUE and graph.is_integer(node) and all(name in found for name in node.inputs):
+        alike = graph.is_integer(node) or graph.is_open(conv)
+        if node.op in VALUE_BY_VALUE and alike and all(name in found for name in node.inputs):
             found[node.name] = node
     read = [name for name in found if name == graph.output or any(r.name not in found for r in graph.consumers(name))]
     return list(found.values()) if read == [list(found)[-1]] else [conv]

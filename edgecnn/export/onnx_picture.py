@@ -34,9 +34,11 @@ def pad_picture(graph: Graph) -> Graph:
     groups = readers[0] if len(readers) == 1 and readers[0].op is Op.FLATTEN and len(readers[0].shape) == 3 else None
     if groups is not None:
         readers = graph.consumers(groups.name)
-    if len(readers) != 1 or readers[0].op is not Op.CONV or not graph.is_integer(readers[0]):
+    if len(readers) != 1 or readers[0].op is not Op.CONV:
         return graph
     conv = readers[0]
+    if not graph.is_integer(conv) and not graph.is_open(conv):
+        return graph
     top, left, bottom, right = padding = conv.attrs["padding"]
     if not any(padding):
         return graph
