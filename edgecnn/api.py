@@ -51,6 +51,7 @@ def compress_recipe(
     prune: float | None = None,
     quantize: str | None = None,
     scheme: str | None = None,
+    runtime: str | None = None,
     round_to: int = 8,
     recovery: Training | None = None,
     calibration: dict[str, Any] | None = None,
@@ -59,7 +60,8 @@ def compress_recipe(
 ) -> Recipe:
     """The recipe that one compress verb means, resolved against the run that ``parent`` is in.
 
-    ``quantize`` names a scheme of precision; ``scheme`` says which one more exactly, where ``quantize`` is "int8".
+    ``quantize`` names a scheme of precision; ``scheme`` says which one more exactly, where ``quantize`` is "int8";
+    ``runtime`` is the one that mixed is made for.
     Raises ``UsageError`` when there is nothing to do or the parent is quantized already.
     """
     if scheme is not None and quantize not in (None, "int8", scheme):
@@ -71,7 +73,10 @@ def compress_recipe(
         steps.append({"kind": "prune", "ratio": prune, "round_to": round_to, "recovery": heal, "seed": seed})
     if scheme is not None:
         taught = {} if qat is None else {"qat": qat.model_dump(mode="json")}
-        steps.append({"kind": "quantize", "scheme": scheme, "seed": seed, **(calibration or {}), **taught})
+        where = {} if runtime is None else {"runtime": runtime}
+        steps.append({"kind": "quantize", "scheme": scheme, "seed": seed, **(calibration or {}), **taught, **where})
+    elif runtime is not None:
+        raise UsageError(f"--runtime {runtime}: there is nothing to make for it", hint="add --scheme mixed")
     elif qat is not None:
         raise UsageError("quantization-aware training needs numbers to start from", hint="add --quantize int8")
     if not steps:
@@ -85,8 +90,8 @@ def compress_recipe(
 def compress(path: str | Path, *, context: Context | None = None, **settings: Any) -> Bundle:
     """Prune and/or quantize a float bundle (or a run's ``float`` stage); returns the last bundle written.
 
-    ``settings``: ``prune`` (fraction of channels), ``quantize="int8"`` (or another scheme), ``round_to``, ``recovery``,
-    ``calibration``, ``qat``, ``seed``.
+    ``settings``: ``prune`` (fraction of channels), ``quantize="int8"`` (or another scheme), ``runtime``, ``round_to``,
+    ``recovery``, ``calibration``, ``qat``, ``seed``.
     """
     parent = open_bundle(Path(path))
     recipe = compress_recipe(parent, **{"recovery": PruneStep().recovery, **settings})

@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from edgecnn import schemes, yaml_text
+from edgecnn import catalog, schemes, yaml_text
 from edgecnn.errors import UsageError
-from edgecnn.spec import Scheme
+from edgecnn.spec import Runtime, Scheme
 from edgecnn.steps import (
     STEPS,
     BenchmarkStep,
@@ -66,7 +66,7 @@ class Recipe(Settings):
             if isinstance(step, PruneStep | QuantizeStep):
                 changes["input"] = step.input or last
                 _check_input(where, changes["input"], made, step.consumes)
-                word = step.scheme.value if isinstance(step, QuantizeStep) else "pruned"
+                word = _word(step) if isinstance(step, QuantizeStep) else "pruned"
                 changes["output"] = step.output or default_output(word, changes["input"])
             elif isinstance(step, ExportStep | BenchmarkStep) and step.input is not None:
                 _check_input(where, step.input, made, step.consumes)
@@ -85,6 +85,11 @@ class Recipe(Settings):
                 _check_formats(step, made, groups)
             steps.append(step.model_copy(update=changes))
         return self.model_copy(update={"steps": tuple(steps)})
+
+
+def _word(step: QuantizeStep) -> str:
+    """What a quantized bundle is called where nothing is said: its scheme, and the runtime that it is made for."""
+    return step.scheme.value if step.runtime is None else f"{step.scheme}-{step.runtime}"
 
 
 def _check_input(where: str, source: str | None, made: Mapping[str, str], consumes: tuple[str, ...]) -> None:
@@ -110,6 +115,25 @@ def _check_scheme(where: str, step: QuantizeStep) -> None:
             f"{where} trains quantized numbers (qat), which is for int8; the scheme is {step.scheme}",
             hint="leave qat out, or take the scheme int8",
         )
+    if step.runtime is not None:
+        _check_runtime(where, step, step.runtime)
+
+
+def _check_runtime(where: str, step: QuantizeStep, runtime: Runtime) -> None:
+    """Raise ``UsageError`` where nothing can be made for a runtime by its time."""
+    if step.scheme is not Scheme.MIXED:
+        raise UsageError(
+            f"{where} is made for a runtime ({runtime}), which is for mixed; the scheme is {step.scheme}",
+            hint="leave runtime out, or take the scheme mixed",
+        )
+    row = catalog.RUNTIMES[runtime]
+    if row.untimed or runtime is Runtime.NULL or row.formats[0] not in catalog.FORMATS:
+        why = row.untimed or "no file is written for it"
+        raise UsageError(
+            f"{where} is to be chosen by the time in {runtime}, which is not measured: {why}",
+            hint="leave runtime out, or name another one: edgecnn doctor shows them",
+        )
+    schemes.check(step.scheme, row.formats[0], who=where)
 
 
 def _check_formats(step: ExportStep, made: Mapping[str, str], groups: Mapping[str, int]) -> None:

@@ -170,7 +170,8 @@ class QuantizeStep(Settings):
 
     ``mixed`` keeps layers at ``kept_bits`` (32: float; 16: 16-bit activations, weights int8) until ``max_drop`` is met.
     The weights may grow by the share ``max_growth`` of their bytes in int8, and the share ``max_float`` of the
-    multiply-adds may leave int8.
+    multiply-adds may leave int8. With a ``runtime`` they are also made for that one: what it computes faster otherwise
+    than in int8, by time measured on this machine.
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -181,6 +182,7 @@ class QuantizeStep(Settings):
     kept_bits: Literal[16, 32] = 32
     max_growth: Rate = 1.0
     max_float: Annotated[float, Field(gt=0, le=1)] = 0.5
+    runtime: Runtime | None = None
     calibration_images: Positive = 512
     calibration_method: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
     repair: bool = True

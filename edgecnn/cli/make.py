@@ -83,6 +83,9 @@ def compress(
         str | None, typer.Option(metavar="int8|fp16|...", help="Quantize after training (and pruning), by this scheme.")
     ] = None,
     scheme: Annotated[str | None, typer.Option(metavar="NAME", help=SCHEME)] = None,
+    runtime: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Make mixed for this runtime, by time measured here.")
+    ] = None,
     round_to: Annotated[int, typer.Option(min=1, help="Pruned channel counts are multiples of this.")] = 8,
     recovery_epochs: Annotated[int, typer.Option(min=0, help="Training after pruning; 0: none.")] = 5,
     recovery_lr: Annotated[float, typer.Option(help="Highest learning rate of it.")] = 0.02,
@@ -118,6 +121,7 @@ def compress(
         prune=prune,
         quantize=quantize,
         scheme=scheme,
+        runtime=runtime,
         round_to=round_to,
         recovery=recovery,
         calibration={

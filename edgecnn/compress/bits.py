@@ -13,7 +13,7 @@ has these sums at hand, and rounding them in between is what stops it from doing
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from edgecnn.errors import UsageError
@@ -22,6 +22,22 @@ from edgecnn.graph.ir import SHARING, WEIGHTED, Graph, Node, Op
 Bits = Mapping[str, int]  # by node; a node that is not named has 8
 ALL_8: Bits = MappingProxyType({})
 WIDTHS = (8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is not 8-bit integers: nodes of more ``bits``, and layers whose output is open (``unrounded``)."""
+
+    bits: Bits = field(default_factory=dict)
+    unrounded: frozenset[str] = frozenset()
+
+    def joined(self, other: Plan) -> Plan:
+        """Both: of a node the more bits. A layer that gets more than 8 sums no integers, so it is not open."""
+        bits = {name: max(each.bits.get(name, 8) for each in (self, other)) for name in (*self.bits, *other.bits)}
+        return Plan(bits, (self.unrounded | other.unrounded) - bits.keys())
+
+
+INT8 = Plan()
 
 
 def with_bits(graph: Graph, bits: Bits) -> Graph:

@@ -1,8 +1,9 @@
 """The quantize step: a float bundle -> a bundle of fewer bits, by as many means as it takes.
 
 The rungs, from cheap to dear: *plain* (ranges and nearest weights), *repaired* (equalized, rounded by second order),
-*re-estimated* (batch normalization, where the best so far loses more than ``max_drop``), *mixed* (where still more is
-lost and that scheme was asked for: some layers stay float), *trained* (``qat``, where it was asked for). A scheme of
+*re-estimated* (batch normalization, where the best so far loses more than ``max_drop``), *timed* (where a
+runtime is named: what it computes faster otherwise, :mod:`~edgecnn.pipeline.timed_choice`), *mixed* (where still more
+is lost and that scheme was asked for: some layers stay float), *trained* (``qat``, where it was asked for). A scheme of
 weights only needs no ranges, and float16 is plain. Each is judged on the same validation pictures against the float
 network: by the mean divergence of their answers, which tells networks apart long before accuracy does, and by accuracy
 against ``max_drop``. The least divergent is kept, so a repair that does not help is not used. The test pictures decide
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from edgecnn import bundle as bundles
 from edgecnn.bundle import Bundle
 from edgecnn.compress import equalize, ptq, reestimate
-from edgecnn.compress.bits import whole
+from edgecnn.compress.bits import INT8, whole
 from edgecnn.data.items import ImageSet
 from edgecnn.data.stream import readable
 from edgecnn.data.tensors import choose_calibration, iter_batches, load_split
@@ -39,6 +40,7 @@ from edgecnn.pipeline.loading import batched, load_graph, preprocess_of
 from edgecnn.pipeline.loosening import loosen, told
 from edgecnn.pipeline.preparing import retraining
 from edgecnn.pipeline.quantized_training import train_numbers
+from edgecnn.pipeline.timed_choice import against_float, choose, refuse_missing
 from edgecnn.pipeline.writing import copy_history, finished, work_folder, write_recipe
 from edgecnn.schemes import SCHEMES
 from edgecnn.spec import Scheme, Split
@@ -54,6 +56,7 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     Raises ``UsageError`` for a parent that is quantized already.
     """
     refuse_quantized(parent, "quantized")
+    refuse_missing(step.runtime)
     data = data_of(parent, context.data)
     made = Child(parent, context.run / str(step.output), "quantize", step, facts_of(parent, data, context.data))
     if (done := finished(context, made.target, made.fingerprint)) is not None:
@@ -74,6 +77,8 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
         trained, learned = _trained(context, parent, stage, settings, _nearest(rungs), data, work, judge, step)
         rungs, figures = rungs + ([trained] if learned["qat_kept"] else []), {**figures, **learned}
     best = _kept(context, stage, rungs, step)
+    if step.runtime is not None:
+        figures["timed"] |= against_float(context, graph, best.graph, pictures, step)
     model = GraphModule(best.graph).eval()
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -133,18 +138,26 @@ def _loosened(
     judge: Judge,
     step: QuantizeStep,
 ) -> tuple[list[Rung], dict[str, Any]]:
-    """The rungs with that of mixed precision, where the gate is missed without and it is nearer; and its figures."""
+    """The rungs with the one that is made for a runtime, if one is named, and with that of mixed precision, where the
+    gate is missed without and it is nearer; and their figures.
+    """
     start = _nearest(rungs)
-    if not start.misses(step.max_drop):
-        context.tell(f"{stage}: int8 loses no more than {step.max_drop} points: nothing is kept in more bits")
-        return rungs, {}
-    rung, figures = loosen(context, graph, start, pictures, judge, step)
+    before, plan = start, INT8
+    figures: dict[str, Any] = {}
+    if step.runtime is not None:
+        before, plan, figures = choose(context, graph, start, pictures, judge, step)
+        rungs = [*rungs, before]
+        context.tell(f"{stage}: {before}")
+    if not before.misses(step.max_drop):
+        context.tell(f"{stage}: int8 loses no more than {step.max_drop} points: nothing is kept in more bits for that")
+        return rungs, figures
+    rung, kept = loosen(context, graph, start, pictures, judge, step, plan)
     if rung is None:
         context.tell(f"{stage}: no layer regains anything within the budget (max_growth, max_float)")
-        return rungs, {}
+        return rungs, figures
     context.tell(f"{stage}: {rung}")
-    context.tell(f"{stage}: {told(figures)}")
-    return ([*rungs, rung], figures) if rung.kl < start.kl else (rungs, {})
+    context.tell(f"{stage}: {told(kept)}")
+    return ([*rungs, rung], figures | kept) if rung.kl < before.kl else (rungs, figures)
 
 
 def _ways(graph: Graph, pictures: ptq.Pictures, step: QuantizeStep) -> tuple[ptq.Quantized, ...]:
@@ -188,8 +201,10 @@ def _trained(
 
 
 def _kept(context: Context, stage: str, rungs: list[Rung], step: QuantizeStep) -> Rung:
-    """The rung to keep: the trained one, which was kept for its accuracy, or the least divergent."""
-    best = rungs[-1] if rungs[-1].name == "trained" else _nearest(rungs)
+    """The rung to keep: the trained one, which was kept for its accuracy, the last one that was made for a runtime, or
+    the least divergent.
+    """
+    best = rungs[-1] if rungs[-1].name == "trained" or step.runtime is not None else _nearest(rungs)
     if best.misses(step.max_drop):
         sure = "" if 100 * best.drop.low > step.max_drop else " (within what so few pictures can tell)"
         trainable = step.scheme is Scheme.INT8 and not step.qat

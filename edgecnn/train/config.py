@@ -36,6 +36,7 @@ LATER = {
     "task": None,
     "grey": False,
     "qat": None,
+    "runtime": None,
 }
 """Settings that came when trainings were under way, and their values where nothing changed for those."""
 

@@ -1,0 +1,185 @@
+"""The rung that is made for one runtime: what this computes faster otherwise than in int8, by time measured here.
+
+Groups of alike nodes (:mod:`edgecnn.compress.alike`) are tried one after the other: the file with one more of them
+against the best file so far, in interleaved blocks of fresh processes. A group is kept where the ratio's interval lies
+below 1, or where the time is the same, as far as can be told, and the answers come nearer to the float network's: those
+of the numbers to float's, and those of the file, in this runtime, to the numbers'. The clock counts processor time,
+which what else runs on the machine disturbs little, of one thread. The choice is good for this runtime on this kind of
+processor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from edgecnn import catalog
+from edgecnn.compress import alike, equalize, mixed, ptq
+from edgecnn.compress.bits import INT8, Plan
+from edgecnn.compress.calibrate import Pixels
+from edgecnn.compress.mixed import Divergence
+from edgecnn.compress.quantize import Gating
+from edgecnn.errors import MissingPackageError
+from edgecnn.graph.interpret import run
+from edgecnn.graph.ir import Graph
+from edgecnn.measure.latency import compare
+from edgecnn.measure.machine import describe
+from edgecnn.pipeline.context import Context
+from edgecnn.pipeline.ladder import Judge, Rung
+from edgecnn.runtimes.session import Launch, open_session
+from edgecnn.spec import Interval, Runtime
+from edgecnn.steps import QuantizeStep
+
+PICTURES = 64  # to compare answers on; some of them take turns while time is measured
+BUDGET_S = 15.0  # of a comparison
+CLOCK = "cpu"
+SLACK = 0.03  # so much more time an interval may reach to that counts as the same
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A group and its time over that of the best file before.
+
+    ``kl`` is how far the answers of the numbers are from float's, ``apart`` those of the file from the numbers', in
+    nats.
+    """
+
+    group: str
+    ratio: Interval
+    kl: float
+    apart: float
+    kept: bool
+
+    def figures(self) -> dict[str, Any]:
+        """As a manifest holds it."""
+        nats = {"kl": round(self.kl, 6), "apart": round(self.apart, 6)}
+        return {"group": self.group, "kept": self.kept, **_rounded(self.ratio), **nats}
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        near = f"divergence {self.kl:.5f}, of the file {self.apart:.5f}"
+        return f"{self.group}: {_words(self.ratio)}, {near}: {'kept' if self.kept else 'left as it was'}"
+
+
+def refuse_missing(runtime: Runtime | None) -> None:
+    """Raise ``MissingPackageError`` for a runtime that is not installed: before anything is computed."""
+    state = "ready" if runtime is None else catalog.engines()[runtime]
+    if state != "ready":
+        raise MissingPackageError(f"{runtime} is to decide by its time, and is {state}", hint="or leave runtime out")
+
+
+def choose(
+    context: Context, graph: Graph, start: Rung, pictures: ptq.Pictures, judge: Judge, step: QuantizeStep
+) -> tuple[Rung, Plan, dict[str, Any]]:
+    """What suits the step's runtime better than ``start``, an int8 rung of the float ``graph``: the rung, its plan, its
+    figures.
+    """
+    assert step.runtime is not None
+    began = time.perf_counter()
+    real = equalize.rewrite(graph, start.changes)
+    plan, tried = fitted(
+        (real, start.graph),
+        step.runtime,
+        ptq.first(pictures, PICTURES),
+        judge.divergence,
+        lambda numbers: judge.rung("timed", (numbers, start.changes), 0.0).kl,
+        hard_swish=step.hard_swish,
+        tell=lambda line: context.tell(f"{step.output}: {line}"),
+    )
+    numbers = mixed.loosened(real, start.graph, plan.bits, step.hard_swish, plan.unrounded)
+    rung = judge.rung("timed", (numbers, start.changes), time.perf_counter() - began)
+    figures = {"clock": CLOCK, "threads": 1, "host": describe().cpu, "groups": [each.figures() for each in tried]}
+    return rung, plan, {"timed": figures}
+
+
+def fitted(
+    twins: tuple[Graph, Graph],
+    runtime: Runtime,
+    images: Pixels,
+    divergence: Divergence,
+    judged: Callable[[Graph], float],
+    *,
+    hard_swish: Gating = "decompose",
+    tell: Callable[[str], None] = lambda line: None,
+) -> tuple[Plan, list[Tried]]:
+    """What of the int8 twin of a float graph (float first) is kept otherwise for a runtime, and all that was tried.
+
+    ``judged`` says how far numbers are from the float network's, in nats. Raises ``RuntimeFailure`` where the runtime
+    refuses a file.
+    """
+    real, integer = twins
+    plan, tried = INT8, []
+    with _course(runtime, images) as course:
+        fastest = course.file(integer)
+        nearest = judged(integer) + course.apart(fastest, integer, divergence)
+        for name, group in alike.groups(real).items():
+            wider = plan.joined(group)
+            if wider == plan:
+                continue
+            numbers = mixed.loosened(real, integer, wider.bits, hard_swish, wider.unrounded)
+            file, kl = course.file(numbers), judged(numbers)
+            apart, ratio = course.apart(file, numbers, divergence), course.ratio(file, fastest)
+            as_fast = ratio.low <= 1 and ratio.high <= 1 + SLACK
+            tried.append(Tried(name, ratio, kl, apart, ratio.high < 1 or (as_fast and kl + apart < nearest)))
+            tell(f"{runtime}: {tried[-1]}")
+            if tried[-1].kept:
+                plan, fastest, nearest = wider, file, kl + apart
+    return plan, tried
+
+
+def against_float(
+    context: Context, graph: Graph, numbers: Graph, pictures: ptq.Pictures, step: QuantizeStep
+) -> dict[str, Any]:
+    """The time of the chosen ``numbers`` over that of the float ``graph``, measured alike; told where it is more."""
+    assert step.runtime is not None
+    with _course(step.runtime, ptq.first(pictures, PICTURES)) as course:
+        ratio = course.ratio(course.file(numbers), course.file(graph))
+    slower = "; it is slower than float there: deploy the float file" if ratio.low > 1 else ""
+    context.tell(f"{step.output}: {step.runtime}: {_words(ratio)} of the float file{slower}")
+    return {"over_float": _rounded(ratio)}
+
+
+@dataclass
+class _Course:
+    """Where files of one runtime are written and run against each other."""
+
+    runtime: Runtime
+    images: Pixels
+    folder: Path
+    files: list[Path] = field(default_factory=list)
+
+    def file(self, graph: Graph) -> Path:
+        """The graph as the runtime reads it."""
+        row = catalog.FORMATS[catalog.RUNTIMES[self.runtime].formats[0]]
+        self.files.append(self.folder / f"{len(self.files)}{row.extension}")
+        catalog.load(row.target)(graph, self.files[-1], meta={})
+        return self.files[-1]
+
+    def ratio(self, one: Path, other: Path) -> Interval:
+        """Time of one file over that of another."""
+        first, second = (Launch(self.runtime, file) for file in (one, other))
+        return compare(first, second, self.images, budget_s=BUDGET_S, clock=CLOCK).ratio
+
+    def apart(self, file: Path, numbers: Graph, divergence: Divergence) -> float:
+        """How far the file's answers are from those of the numbers in it, in nats."""
+        with open_session(self.runtime, file) as session:
+            return divergence(run(numbers, self.images).numpy(), session.infer(self.images))
+
+
+@contextmanager
+def _course(runtime: Runtime, images: Pixels) -> Iterator[_Course]:
+    with TemporaryDirectory(prefix="edgecnn-") as folder:
+        yield _Course(runtime, images, Path(folder))
+
+
+def _rounded(ratio: Interval) -> dict[str, Any]:
+    return {"ratio": round(ratio.value, 4), "ratio_low": round(ratio.low, 4), "ratio_high": round(ratio.high, 4)}
+
+
+def _words(ratio: Interval) -> str:
+    return f"{ratio.value:.3f} times the time ({ratio.low:.3f} to {ratio.high:.3f})"
