@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from edgecnn.bundle import open_bundle
 from edgecnn.compress.calibrate import calibrate
-from edgecnn.compress.ptq import plain_and_repaired
+from edgecnn.compress.ptq import Quantized, plain_and_repaired
 from edgecnn.compress.quantize import quantize
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
@@ -72,9 +72,14 @@ def plain(graph: Graph, images: Images) -> Graph:
     return quantize(graph, calibrate(graph, batches(images)))
 
 
-def default(graph: Graph, images: Images) -> Graph:
+def decided(graph: Graph, images: Images) -> Quantized:
     """What ``edgecnn compress --quantize int8`` does where nothing is said."""
-    return plain_and_repaired(graph, lambda: batches(images))[1].graph
+    return plain_and_repaired(graph, lambda: batches(images))[1]
+
+
+def default(graph: Graph, images: Images) -> Graph:
+    """Its int8 graph."""
+    return decided(graph, images).graph
 
 
 def ours(

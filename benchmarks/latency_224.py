@@ -26,13 +26,16 @@ from edgecnn.export.meta import meta_of
 from edgecnn.export.onnx import render as render_onnx
 from edgecnn.export.tflite import render as render_tflite
 from edgecnn.graph.capture import capture
+from edgecnn.graph.ir import Graph
 from edgecnn.measure.latency import compare
 from edgecnn.runtimes.session import Launch
 from edgecnn.spec import Runtime
 
 
-def our_files(model: str, folder: Path) -> None:
-    """ours.onnx, ours_int8.onnx, ours.tflite, ours_int8.tflite of the network that peers.py gives the other tools."""
+def our_files(model: str, folder: Path) -> tuple[Graph, Graph]:
+    """ours.onnx, ours_int8.onnx, ours.tflite, ours_int8.tflite of the network that peers.py gives the other tools; the
+    float graph and the int8 graph.
+    """
     graph = capture(network(model), PREPROCESS.size, PREPROCESS)
     images = pictures(16, seed=100)
     int8 = quantize(graph, calibrate(graph, (images[at : at + 4] for at in range(0, 16, 4))))
@@ -40,6 +43,7 @@ def our_files(model: str, folder: Path) -> None:
     for chosen, name in ((graph, "ours"), (int8, "ours_int8")):
         render_onnx(chosen, folder / f"{name}.onnx", meta=meta)
         render_tflite(chosen, folder / f"{name}.tflite", meta=meta)
+    return graph, int8
 
 
 def optimized_nodes(file: Path, folder: Path) -> dict[str, int]:

@@ -208,7 +208,8 @@ def lost_cell(row: dict[str, Any]) -> str:
 RUNTIME_TITLES = {
     "torch": "the graph in torch",
     "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
+    "openvino_int8": "OpenVINO",
+    "openvino": "OpenVINO, numbers made for it",
     "litert": "LiteRT",
     "tflm": "TFLite Micro",
     "executorch": "ExecuTorch, XNNPACK",
@@ -242,8 +243,8 @@ def runtimes_table(figures: dict[str, Any]) -> list[str]:
                     if runtime == "torch"
                     else (
                         " ".join((f"{100 * agreement['value']:.2f}", span(agreement, 100, 1))),
-                        f"{row['near_ties']} of {differing}" if differing else "–",
-                        f"{row['max_steps']:.0f}",
+                        f"{row['near_ties']} of {differing}" if differing and row["max_steps"] is not None else "–",
+                        "–" if row["max_steps"] is None else f"{row['max_steps']:.0f}",
                     )
                 ),
                 " ".join((f"{1e3 * kl['value']:.2f}", span(kl, 1e3, 2))),
