@@ -3,7 +3,8 @@
 In a graph that is only partly in 8-bit integers a node may read or write tensors of another kind than it computes in.
 Here each such border becomes a CLAMP of its own, without a clamp: the same values in other numbers. After that all
 tensors around a node are of one kind: int8, int16 or float32. A layer of integers whose output is open becomes one of
-float32, for which these formats have no kernel either: its weights stay int8 in the file, its bias is made real.
+float32, for which TFLite has no kernel either, with real weights (TFLite Micro reads one scale for all channels of
+weights that are to be made real).
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ class _Borders:
     def cross(self, node: Node) -> None:
         """Add the node, with what its inputs and its output need around it."""
         if self.graph.is_open(node):
-            bias = f"{node.name}.bias"
-            self.weights[bias] = real_weight(self.graph, bias)
+            keys = [f"{node.name}.{part}" for part in ("weight", "bias")]
+            self.weights |= {key: real_weight(self.graph, key) for key in keys}
+            del self.weight_scales[node.name]
         kind = "int8" if node.op is Op.INPUT and self.graph.quantized else arithmetic(self.graph, node)
         inputs = tuple(self._read(name, kind) for name in node.inputs)
         if kind_of(self.graph, node.name) == kind:
