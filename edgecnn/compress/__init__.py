@@ -31,6 +31,9 @@ What was decided, and why:
 * **What int8 breaks may stay float** (:mod:`edgecnn.compress.bits`, :mod:`edgecnn.compress.mixed`): the numbers of the
   rest stay as they were decided, and which layers is measured, not guessed. A tensor has the same values for all that
   read it, so a layer's output is real only where its readers compute in float too, and they are chosen together.
+* **What a runtime computes faster otherwise is measured in it** (:mod:`edgecnn.compress.alike`,
+  :mod:`edgecnn.pipeline.timed_choice`), and only where a runtime is named. What OpenVINO wants, hard-swishes on
+  unrounded convolutions, makes float layers of them in ONNX Runtime and LiteRT.
 * **Weights alone may have fewer bits** (:mod:`edgecnn.compress.weight_only`): int8, 4 bits in groups, float16, computed
   in float32, and rounded by what they meet as well. 4-bit scales are those of the largest weight: cutting it off has
   less squared error, but with second-order rounding more divergence (ResNet-20 in groups of 32: 0.0031 nats against

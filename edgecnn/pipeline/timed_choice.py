@@ -40,9 +40,10 @@ from edgecnn.spec import Interval, Runtime
 from edgecnn.steps import QuantizeStep
 
 PICTURES = 64  # to compare answers on; some of them take turns while time is measured
-BUDGET_S = 15.0  # of a comparison
+BUDGET_S = 45.0  # of a comparison at most; a quiet machine needs 10 to 20
+PAIRS = 24  # of blocks, from three processes each: fewer have no interval to trust
 CLOCK = "cpu"
-SLACK = 0.05  # so much more time, at the interval's end, is hardly more
+SLACK = 0.05  # so much more time is hardly more
 FAITHFUL = 0.25  # what is left of the divergence of a file from its numbers where it gives their answers
 
 
@@ -130,7 +131,8 @@ def fitted(
             file = course.file(numbers)
             found = judged(numbers), course.apart(file, numbers, divergence)
             ratio = course.ratio(file, fastest)
-            kept = ratio.high < 1 or (ratio.high <= 1 + SLACK and _is_worth_it(ratio, found, near))
+            better = ratio.high < 1 or (ratio.value <= 1 + SLACK and _is_worth_it(ratio, found, near))
+            kept = better and ratio.n >= PAIRS
             tried.append(Tried(name, ratio, *found, kept))
             tell(f"{runtime}: {tried[-1]}")
             if kept:
@@ -193,4 +195,5 @@ def _rounded(ratio: Interval) -> dict[str, Any]:
 
 
 def _words(ratio: Interval) -> str:
-    return f"{ratio.value:.3f} times the time ({ratio.low:.3f} to {ratio.high:.3f})"
+    few = "" if ratio.n >= PAIRS else f", too few blocks ({ratio.n}): the machine is busy"
+    return f"{ratio.value:.3f} times the time ({ratio.low:.3f} to {ratio.high:.3f}{few})"

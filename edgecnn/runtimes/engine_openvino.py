@@ -4,7 +4,10 @@ other tools' files in its own format (``.xml`` beside ``.bin``).
 What differs from ONNX Runtime on edgecnn's int8 files: OpenVINO adds a residual branch without rounding it to int8
 first (it fuses convolution, quantization, sum and quantization, and drops the quantization in the middle); and an
 average over windows rounds halves another way. Both are as near to the real numbers as the specification
-(:mod:`edgecnn.graph.integer`); logits differ by a few steps.
+(:mod:`edgecnn.graph.integer`); logits differ by a few steps. And a convolution is computed at once with its hard-swish
+only where that reads the convolution's real output. ``edgecnn compress --scheme mixed --runtime openvino`` makes
+numbers that ask for both: layers whose output is open (:class:`edgecnn.graph.ir.Graph`). The sum then is an operator of
+its own, which takes a little time in a small network; the rest of rounding (products of scales in another order) stays.
 
 Arithmetic is asked to be float32: left to itself OpenVINO runs float files in bfloat16 on CPUs that have it. Pictures
 are run one at a time where the file leaves the batch open: with fixed shapes it needs 2 to 23 % less time than with
