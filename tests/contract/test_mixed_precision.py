@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent.parent / "contract"))
 from handmade import GRAPHS, Maker, pictures, quantized
 
-from edgecnn.compress.bits import bits_of, tensor_bits, whole, with_bits
+from edgecnn.compress.bits import bits_of, may_open, opened, tensor_bits, whole, with_bits
 from edgecnn.compress.quantize import decompose
 from edgecnn.compress.simulate import Simulation
 from edgecnn.errors import UsageError
@@ -57,6 +57,17 @@ def test_any_plan_is_what_rounding_the_float_network_says(case: tuple[Graph, dic
     images, mixed = pictures(graph, 3), quantized(graph, bits)
     twin = decompose(with_bits(graph, bits))
     found, wanted = run(mixed, images), Simulation(twin, mixed).run(images)
+    assert (found - wanted).abs().max() <= 0.03 * max(1.0, float(wanted.abs().max()))
+
+
+@QUICK
+@given(planned())
+def test_sums_may_stay_unrounded_under_any_plan(case: tuple[Graph, dict[str, int]]) -> None:
+    graph, bits = case
+    images, mixed = pictures(graph, 3), quantized(graph, bits)
+    mixed = opened(mixed, {node.name for node in mixed.nodes if may_open(mixed, node)})
+    assert all(mixed.is_integer(node) or mixed.is_open(node) for node in mixed.nodes if node.bits == 8)
+    found, wanted = run(mixed, images), Simulation(decompose(with_bits(graph, bits)), mixed).run(images)
     assert (found - wanted).abs().max() <= 0.03 * max(1.0, float(wanted.abs().max()))
 
 
