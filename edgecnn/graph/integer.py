@@ -108,13 +108,15 @@ def _weighted(graph: Graph, node: Node) -> Kernel:
     weights, biases = graph.weights[f"{node.name}.weight"], graph.weights[f"{node.name}.bias"]
     products = _exact_products(node, accumulator_bound(weights, 0 * biases, zero_point), weights[0].size)
     narrow = accumulator_bound(weights, biases, zero_point) < EXACT_IN_FLOAT32
-    finish = _requantizer(graph, node) if target is not None else lambda values: real.clamp(node, values)
+    finish = _requantizer(graph, node) if target is not None else lambda values: real.clamped(node, values)
 
     def kernel(tensors: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
         assert weight is not None and bias is not None
-        total = products(tensors[0] - zero_point, weight)
-        total = total if narrow else total.double()
-        total = total.add_(bias.to(total.dtype).view(shape)).float()
+        x = tensors[0] - zero_point
+        if narrow:  # products and bias together are exact in float32, in whatever order they are added
+            total = _products(node, x, weight.float(), bias.float())
+        else:
+            total = products(x, weight).double().add_(bias.double().view(shape)).float()
         return finish(total.mul_(multiplier.to(total.device).view(shape)))
 
     return kernel
@@ -127,20 +129,21 @@ def _exact_products(node: Node, bound: int, terms: int) -> Callable[[Tensor, Ten
     in [-8, 8]; only the largest layers need float64 products, which are slow.
     """
 
-    def products(x: Tensor, weight: Tensor) -> Tensor:
-        total = real.convolve(node, x, weight, None) if node.op is Op.CONV else F.linear(x, weight)
-        # On a GPU a fast algorithm (Winograd) may leave small fractions on the whole numbers.
-        return total.round_() if total.is_cuda else total
-
     def split(x: Tensor, weight: Tensor) -> Tensor:
         high = torch.floor((weight.float() + 8) / 16)
-        return products(x, high).double().mul_(16).add_(products(x, weight - 16 * high))
+        return _products(node, x, high).double().mul_(16).add_(_products(node, x, weight - 16 * high))
 
     if bound < EXACT_IN_FLOAT32:
-        return lambda x, weight: products(x, weight.float())
+        return lambda x, weight: _products(node, x, weight.float())
     if terms * 8 * 255 < EXACT_IN_FLOAT32:
         return split
-    return lambda x, weight: products(x.double(), weight.double())
+    return lambda x, weight: _products(node, x.double(), weight.double())
+
+
+def _products(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    total = real.convolve(node, x, weight, bias) if node.op is Op.CONV else F.linear(x, weight, bias)
+    # On a GPU a fast algorithm (Winograd) may leave small fractions on the whole numbers.
+    return total.round_() if total.is_cuda else total
 
 
 def _add(graph: Graph, node: Node) -> Kernel:

@@ -59,10 +59,10 @@ def pick(node: Node, x: Tensor) -> Tensor:
     return x[:, node.attrs["start"] : node.attrs["stop"]]
 
 
-def clamp(node: Node, x: Tensor) -> Tensor:
-    """The values with the clamp of a node."""
+def clamped(node: Node, fresh: Tensor) -> Tensor:
+    """The values of a tensor that nobody else has, with the clamp of a node, in place."""
     low, high = node.attrs.get("clamp") or (None, None)
-    return x if low is None and high is None else x.clamp(low, high)
+    return fresh if low is None and high is None else fresh.clamp_(low, high)
 
 
 def quantized_while_running(x: Tensor, *, dims: list[int]) -> Tensor:
@@ -94,19 +94,24 @@ def _read(node: Node, x: Tensor) -> Tensor:
 
 def _conv(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
-    return clamp(node, convolve(node, _read(node, inputs[0]), weight, bias))
+    return clamped(node, convolve(node, _read(node, inputs[0]), weight, bias))
 
 
 def _linear(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
-    return clamp(node, F.linear(_read(node, inputs[0]), weight, bias))
+    return clamped(node, F.linear(_read(node, inputs[0]), weight, bias))
+
+
+def _clamp(node: Node, x: Tensor) -> Tensor:
+    low, high = node.attrs.get("clamp") or (None, None)
+    return x if low is None and high is None else x.clamp(low, high)
 
 
 def _simple(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A rule for an operator without weights; the clamp, if the node has one, follows."""
 
     def rule(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        return clamp(node, function(node, *inputs))
+        return _clamp(node, function(node, *inputs))
 
     return rule
 
