@@ -166,7 +166,8 @@ class QuantizeStep(Settings):
     They are decided after training, on calibration pictures; ``repair`` equalizes channels and rounds weights by what
     they meet; ``qat`` trains the numbers further (``int8`` only). ``weight_group``: of 4-bit weights so many neighbours
     share a scale, 0: all of an output channel. ``max_drop``: percentage points of accuracy that may be lost on the
-    validation pictures before the step says that the numbers are not good enough.
+    validation pictures; where it is more, the step goes on to dearer ways, at last to keeping layers in more bits, so
+    that the scheme ``int8`` may end as ``mixed``, unless it is ``integer_only``: see ``pipeline/climbing.py``.
 
     ``mixed`` keeps layers at ``kept_bits`` (32: float; 16: 16-bit activations, weights int8) until ``max_drop`` is met.
     The weights may grow by the share ``max_growth`` of their bytes in int8, and the share ``max_float`` of the
@@ -185,6 +186,7 @@ class QuantizeStep(Settings):
     calibration_method: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
     repair: bool = True
     max_drop: Annotated[float, Field(ge=0)] = 0.5
+    integer_only: bool = False
     hard_swish: Literal["decompose", "native"] = "decompose"
     qat: QatTraining | None = None
     seed: int = 0

@@ -26,6 +26,11 @@ OPTIMIZATION = {
 """Settings of a training that suited its network, and need not suit what is made of it."""
 SOURCE = "A folder (train/ val/ test/ or class folders), a .csv, .parquet or datasets folder, digits, torchvision:NAME."
 SCHEME = f"Fewer bits how: {'; '.join(f'{name} ({row.about})' for name, row in schemes.SCHEMES.items())}."
+MAX_DROP = (
+    "Points of accuracy that int8 may lose on validation pictures before dearer ways are tried: normalization "
+    "estimated again, rounding learned, at last the worst layers kept in float."
+)
+INTEGER_ONLY = "Never keep a layer in float (for NPUs and kernels without any): int8 throughout, and what that loses."
 MODEL = f"{', '.join(catalog.MODELS)} or timm:NAME, torchvision:NAME."
 
 
@@ -90,8 +95,9 @@ def compress(
     calibration_method: Annotated[
         str, typer.Option(help="auto, minmax, moving_average, percentile, entropy or mse.")
     ] = "auto",
-    repair: Annotated[bool, typer.Option(help="Equalize channels, round weights by what they meet.")] = True,
-    max_drop: Annotated[float, typer.Option(min=0, help="Points of accuracy that int8 may lose.")] = 0.5,
+    repair: Annotated[bool, typer.Option(help="Equalize channels, round weights by what they meet, and more.")] = True,
+    max_drop: Annotated[float, typer.Option(min=0, help=MAX_DROP)] = 0.5,
+    integer_only: Annotated[bool, typer.Option("--integer-only", help=INTEGER_ONLY)] = False,
     qat: Annotated[
         bool, typer.Option("--qat", help="Train the quantized network too, taught by the float one.")
     ] = False,
@@ -125,6 +131,7 @@ def compress(
             "calibration_method": calibration_method,
             "repair": repair,
             "max_drop": max_drop,
+            "integer_only": integer_only,
         },
         qat=qat_of(parent.manifest.config, qat_epochs, qat_lr) if trained and qat else None,
         seed=seed,

@@ -42,7 +42,12 @@ def kernels(graph: Graph) -> dict[str, Kernel]:
     output.
     """
     integers = (node for node in graph.nodes if node.op is not Op.INPUT and graph.is_integer(node))
-    return {node.name: _RULES[node.op](graph, node) for node in integers}
+    return {node.name: kernel(graph, node) for node in integers}
+
+
+def kernel(graph: Graph, node: Node) -> Kernel:
+    """What a node that computes in integers, but not the input, does."""
+    return _RULES[node.op](graph, node)
 
 
 def read_pixels(images: Tensor) -> Tensor:
