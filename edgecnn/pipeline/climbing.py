@@ -6,8 +6,10 @@
     reconstructed   the rounding of each weight learned, layer by layer       compress/adaround.py
     mixed           as few layers as it takes in float                        compress/mixed.py
 
-The first two cost two passes over the calibration pictures and are always made. Every later one starts from the best so
-far and is entered only while that misses the gate. The least divergent is the best: what does not help is not used.
+The first two cost two passes over the calibration pictures and are always made. Every later one is entered only while
+the best so far misses the gate, and starts from it; but mixed from the better of the first two, since the others make
+good what layers lost that lose nothing any more in float. The least divergent is the best: what does not help is not
+used.
 Without ``repair`` there is plain alone, and mixed where that is the scheme; a scheme other than these two is not
 climbed for.
 
@@ -45,8 +47,9 @@ MIXED = "mixed"
 class Ladder:
     """The float graph, the pictures that decide, ``judge_of`` at most so many others; and what is made of them.
 
-    ``rungs`` in the order in which they were made. ``best`` is the least divergent, ``integers`` the least divergent of
-    those that compute in integers throughout. ``figures`` of the making; ``loosened``: those of the mixed rung.
+    ``rungs`` in the order in which they were made. ``best`` is the least divergent, ``decided`` that of the first two,
+    ``integers`` that of those which compute in integers throughout. ``figures`` of the making; ``loosened``: those of
+    the mixed rung.
     """
 
     context: Context
@@ -60,6 +63,7 @@ class Ladder:
     judge: Judge = field(init=False)
     best: Rung = field(init=False)
     integers: Rung = field(init=False)
+    decided: Rung = field(init=False)
 
     def climb(self) -> None:
         """Make the rungs, as many as the gate needs."""
@@ -119,6 +123,7 @@ def _plain_and_repaired(ladder: Ladder) -> None:
     for name, made in zip(("plain", "repaired"), ways, strict=False):
         rung = ladder.judge.rung(name, (made.graph, made.changes), sum(made.seconds.values()))
         ladder.add(rung, ladder.best if ladder.rungs else None)
+    ladder.decided = ladder.best
     calibration = ways[-1].calibration
     if calibration is not None:
         ladder.figures["calibration_enough"] = calibration.enough
@@ -162,16 +167,16 @@ def _mixed(ladder: Ladder) -> None:
     if not asked and (not ladder.repairs or step.integer_only):
         return
     ladder.look_closer()
-    start = ladder.best
+    best = ladder.best
     if not ladder.missed:
         return
-    if not asked and not start.surely_loses:
+    if not asked and not best.surely_loses:
         ladder.tell("that anything is lost is not certain: no layer leaves int8 for it (--scheme mixed would)")
         return
-    rung, figures = loosen(ladder.context, ladder.graph, start, ladder.pictures, ladder.judge, step)
+    rung, figures = loosen(ladder.context, ladder.graph, ladder.decided, ladder.pictures, ladder.judge, step)
     if rung is None:
         ladder.tell("no layer regains anything within the budget (max_growth, max_float)")
-    elif ladder.add(rung, start) is ladder.best:
+    elif ladder.add(rung, best) is ladder.best:
         ladder.loosened = figures
         ladder.tell(told(figures))
 
