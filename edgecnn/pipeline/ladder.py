@@ -72,17 +72,17 @@ class Rung:
         """As a manifest holds it; the drop in percentage points."""
         points = {f"drop{end}": round(100 * value, 3) for end, value in self._ends().items()}
         rounded = {"kl": round(self.kl, 6), "agreement": round(self.agreement, 5), "seconds": round(self.seconds, 1)}
-        gain = self.gain and {
-            "over": self.gain.over,
-            "gain_kl": round(self.gain.kl, 6),
-            "gain_points": round(self.gain.points, 3),
-        }
-        return {"rung": self.name, **rounded, **points, "images": self.drop.n, **(gain or {})}
+        said: dict[str, Any] = {"rung": self.name, **rounded, **points, "images": self.drop.n}
+        if self.gain is not None:
+            kl, gained = round(self.gain.kl, 6), round(self.gain.points, 3)
+            said |= {"over": self.gain.over, "gain_kl": kl, "gain_points": gained}
+        return said
 
     def __str__(self) -> str:
         """One line for the terminal."""
-        gain = self.gain and f"; over {self.gain.over} {-self.gain.kl:+.4f} and {-self.gain.points:+.2f} points"
-        return f"{self.name}: {self.standing}, {self.seconds:.1f} s{gain or ''}"
+        gain = self.gain
+        gains = f"; gains {gain.kl:.4f} nats and {gain.points:.2f} points over {gain.over}" if gain else ""
+        return f"{self.name}: {self.standing}, {self.seconds:.1f} s{gains}"
 
     @property
     def standing(self) -> str:

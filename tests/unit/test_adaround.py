@@ -140,7 +140,7 @@ def test_large_pictures_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adaround.integers, "read_pixels", counted)
     monkeypatch.setattr(adaround, "HELD_BYTES", 40 * 8 * 8 * (3 + 8))  # the picture and the stem's output
     reconstructed(graph, start, smooth_pictures())
-    assert looked == [40]
+    assert sum(looked) == 40
 
 
 def test_a_layer_that_is_not_of_integers_is_refused() -> None:
