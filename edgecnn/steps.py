@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgecnn import transforms
-from edgecnn.spec import Format, Runtime, Scheme, Task
+from edgecnn.spec import IO, Format, Runtime, Scheme, Task
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -200,11 +200,13 @@ class ExportStep(Settings):
     """Render files from bundles (all of the run when ``input`` is not given) and verify them unless told not to.
 
     ``formats``: what every one of these bundles must be written in; ``None``: whatever its precision has a form for.
+    ``io``: what the files take and give (``spec.IO``); other than ``picture`` for TFLite files of int8 bundles only.
     """
 
     kind: Literal["export"] = "export"
     input: Name | None = None
     formats: Annotated[tuple[Literal[Format.ONNX, Format.TFLITE, Format.PTE], ...], Field(min_length=1)] | None = None
+    io: IO = IO.PICTURE
     verify: bool = True
     force: bool = False
 

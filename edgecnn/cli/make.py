@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecnn import catalog, schemes
+from edgecnn.spec import IO
 
 if TYPE_CHECKING:
     from edgecnn.steps import QatTraining, Training
@@ -176,6 +177,12 @@ def export(
             metavar="onnx|tflite|pte", help="May be given twice (default: onnx and tflite, where they can be)."
         ),
     ] = None,
+    io: Annotated[
+        IO,
+        typer.Option(
+            help="Pictures and logits of .tflite files: uint8 pixels and float32, or integers (int8 bundles)."
+        ),
+    ] = IO.PICTURE,
     verify: Annotated[bool, typer.Option(help="Compare each file with the bundle before it is kept.")] = True,
     force: Annotated[
         bool, typer.Option("--force", help="Write it again, and keep it even if it fails the comparison.")
@@ -186,7 +193,7 @@ def export(
     from edgecnn import api
     from edgecnn.cli.progress import context
 
-    for made in api.export(bundle, format or None, verify=verify, force=force, context=context(bundle, data)):
+    for made in api.export(bundle, format or None, io=io, verify=verify, force=force, context=context(bundle, data)):
         print(made.file)
 
 

@@ -39,7 +39,7 @@ class Observer:
 
     def update(self, values: Tensor) -> None:
         """Take in more values (N, ...). Raises ``DataError`` when one is not finite."""
-        low, high = (float(end) for end in values.aminmax())
+        low, high = ends(values)
         if not np.isfinite([low, high]).all():
             raise DataError(
                 "a tensor holds inf or nan on calibration pictures", hint="the float model itself is broken there"
@@ -56,8 +56,8 @@ class Observer:
             self.counts += torch.bincount(index, minlength=BINS).numpy()
 
     def _follow(self, values: Tensor) -> None:
-        for picture in values.flatten(1):
-            low, high = (float(end) for end in picture.aminmax())
+        for picture in torch.split(values, 1):
+            low, high = ends(picture)
             was = (low, high) if self.average is None else self.average
             self.average = was[0] + EMA * (low - was[0]), was[1] + EMA * (high - was[1])
 
@@ -96,6 +96,13 @@ class ChannelObserver:
             raise DataError("no calibration pictures were given", hint="calibrate with at least one batch")
         low, high, mean = (each.double().numpy() for each in (self._low, self._high, self._sum / self._pictures))
         return ChannelRange(low, high, mean)
+
+
+def ends(values: Tensor) -> Range:
+    """The smallest and the largest value of a tensor; torch would copy one that is laid out channels last."""
+    inner_last = values.movedim(1, -1) if values.dim() == 4 else values
+    low, high = (inner_last if inner_last.is_contiguous() else values).aminmax()
+    return float(low), float(high)
 
 
 def thinned(values: Tensor) -> Tensor:

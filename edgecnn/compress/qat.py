@@ -27,6 +27,9 @@ of the same kind, so whatever renders, verifies or runs those need not know.
       rate 0.01, a tenth from the labels    0.00134         97.9 %
       rate 0.03, teacher alone              0.29690         64.0 %
 
+  The larger the network and the smaller the batch, the lower the rate: EfficientNet-Lite0 on flowers at 128 px in
+  batches of 32 has 94.9 % of 441 validation pictures right as calibrated, 92.5 % after two epochs at rate 0.001, 94.6 %
+  after three at 0.0001 or 0.00002.
 * **float32 throughout.** In bfloat16, with 8 significant bits, sums would be rounded as coarsely as int8 rounds them,
   but elsewhere.
 """

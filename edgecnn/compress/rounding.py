@@ -29,7 +29,6 @@ from torch.nn import functional as F
 
 from edgecnn.compress.quantize import WEIGHT_MAX, LayerNumbers
 from edgecnn.graph.ir import WEIGHTED, Array, Graph, Node, Op
-from edgecnn.graph.real import pad_zeros
 from edgecnn.graph.weights import INT4_MAX, is_int4
 
 POSITIONS = 16  # of a map per picture: places where what the weights meet is looked at
@@ -182,7 +181,6 @@ def patches(node: Node, values: Tensor, kernel: tuple[int, ...], seen: int, posi
 
     ``values`` (N, C, H, W) is its input, ``kernel`` (height, width); ``seen``: pictures before these.
     """
-    padded = pad_zeros(values, node.attrs["padding"])
     height, width = node.shape[1:]
     count = min(positions, height * width)
     numbers = np.arange(seen * count, (seen + len(values)) * count).reshape(len(values), count)
@@ -191,10 +189,15 @@ def patches(node: Node, values: Tensor, kernel: tuple[int, ...], seen: int, posi
         for step, side in zip(SPREAD, (height, width), strict=True)
     )
     offsets = [torch.arange(size) * step for size, step in zip(kernel, node.attrs["dilation"], strict=True)]
-    y = (rows * node.attrs["stride"][0])[:, :, None, None] + offsets[0][:, None]
-    x = (columns * node.attrs["stride"][1])[:, :, None, None] + offsets[1]
+    top, left = node.attrs["padding"][:2]
+    y = (rows * node.attrs["stride"][0] - top)[:, :, None, None] + offsets[0][:, None]
+    x = (columns * node.attrs["stride"][1] - left)[:, :, None, None] + offsets[1]
     picture = torch.arange(len(values))[:, None, None, None]
-    met = padded.permute(0, 2, 3, 1)[picture, y, x]  # (N, positions, kernel height, kernel width, C)
+    bottom, right = (side - 1 for side in values.shape[2:])
+    # (N, positions, kernel height, kernel width, C); what lies outside the map is zero
+    met = values.permute(0, 2, 3, 1)[picture, y.clamp(0, bottom), x.clamp(0, right)]
+    if any(node.attrs["padding"]):
+        met *= ((y >= 0) & (y <= bottom) & (x >= 0) & (x <= right))[..., None]
     groups = int(node.attrs["groups"])
     split = met.reshape(-1, kernel[0] * kernel[1], groups, met.shape[-1] // groups)
     return split.permute(2, 0, 3, 1).reshape(groups, len(split), -1)

@@ -116,9 +116,11 @@ def _weighted(graph: Graph, node: Node) -> Kernel:
 
     def kernel(tensors: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
         assert weight is not None and bias is not None
-        total = products(tensors[0] - zero_point, weight)
-        total = total if narrow else total.double()
-        total = total.add_(bias.to(total.dtype).view(shape)).float()
+        x = tensors[0] - zero_point
+        if narrow:  # products and bias together are exact in float32, in whatever order they are added
+            total = _products(node, x, weight.float(), bias.float())
+        else:
+            total = products(x, weight).double().add_(bias.double().view(shape)).float()
         return requantize(total.mul_(multiplier.to(total.device).view(shape)))
 
     return kernel
@@ -131,20 +133,21 @@ def _exact_products(node: Node, bound: int, terms: int) -> Callable[[Tensor, Ten
     in [-8, 8]; only the largest layers need float64 products, which are slow.
     """
 
-    def products(x: Tensor, weight: Tensor) -> Tensor:
-        total = real.convolve(node, x, weight, None) if node.op is Op.CONV else F.linear(x, weight)
-        # On a GPU a fast algorithm (Winograd) may leave small fractions on the whole numbers.
-        return total.round_() if total.is_cuda else total
-
     def split(x: Tensor, weight: Tensor) -> Tensor:
         high = torch.floor((weight.float() + 8) / 16)
-        return products(x, high).double().mul_(16).add_(products(x, weight - 16 * high))
+        return _products(node, x, high).double().mul_(16).add_(_products(node, x, weight - 16 * high))
 
     if bound < EXACT_IN_FLOAT32:
-        return lambda x, weight: products(x, weight.float())
+        return lambda x, weight: _products(node, x, weight.float())
     if terms * 8 * 255 < EXACT_IN_FLOAT32:
         return split
-    return lambda x, weight: products(x.double(), weight.double())
+    return lambda x, weight: _products(node, x.double(), weight.double())
+
+
+def _products(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    total = real.convolve(node, x, weight, bias) if node.op is Op.CONV else F.linear(x, weight, bias)
+    # On a GPU a fast algorithm (Winograd) may leave small fractions on the whole numbers.
+    return total.round_() if total.is_cuda else total
 
 
 def _add(graph: Graph, node: Node) -> Kernel:

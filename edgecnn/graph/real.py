@@ -88,17 +88,23 @@ def _read(node: Node, x: Tensor) -> Tensor:
 
 def _conv(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
-    return _clamp(node, convolve(node, _read(node, inputs[0]), weight, bias))
+    return _clamped(node, convolve(node, _read(node, inputs[0]), weight, bias))
 
 
 def _linear(node: Node, inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None) -> Tensor:
     assert weight is not None
-    return _clamp(node, F.linear(_read(node, inputs[0]), weight, bias))
+    return _clamped(node, F.linear(_read(node, inputs[0]), weight, bias))
 
 
 def _clamp(node: Node, x: Tensor) -> Tensor:
     low, high = node.attrs.get("clamp") or (None, None)
     return x if low is None and high is None else x.clamp(low, high)
+
+
+def _clamped(node: Node, fresh: Tensor) -> Tensor:
+    """``_clamp`` in place, of a tensor that nobody else has."""
+    low, high = node.attrs.get("clamp") or (None, None)
+    return fresh if low is None and high is None else fresh.clamp_(low, high)
 
 
 def _simple(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

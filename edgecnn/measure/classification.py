@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
 from edgecnn.errors import UsageError
 from edgecnn.measure import resampling
@@ -187,6 +186,8 @@ def _per_class(
     probabilities: Floats, labels: NDArray[np.int64], answers: NDArray[np.int64], weights: resampling.Weights
 ) -> tuple[tuple[ClassFigures, ...], tuple[Interval, Interval] | None]:
     """Figures of every class, and macro ROC AUC and average precision; None when one class has all pictures."""
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score  # a second
+
     n, classes = probabilities.shape
     found = precision_recall_fscore_support(labels, answers, labels=np.arange(classes), zero_division=0.0)
     precision, recall, f1, support = (part.tolist() for part in found)

@@ -54,9 +54,10 @@ def train_numbers(
     before, after = (_validated(graph, val, parent.task) for graph in (quantized, learned))
     better = _rank(after) > _rank(before)
     trained = f"{result.epochs} epoch{'s' * (result.epochs > 1)} of training"
+    kept = "the trained numbers are kept" if better else "the calibrated numbers are kept (try a lower rate: qat.lr)"
     context.tell(
         f"{stage}: val {RIGHT[parent.task]} {before['val_top1']:.2%} as calibrated, {after['val_top1']:.2%} after "
-        f"{trained}: the {'trained' if better else 'calibrated'} numbers are kept"
+        f"{trained}: {kept}"
     )
     figures = {"qat_epochs": result.epochs, "qat_seconds": round(result.seconds, 1), "qat_kept": better}
     figures |= {f"{name}_ptq": value for name, value in before.items()}

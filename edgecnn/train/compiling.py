@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,7 +54,10 @@ def failures_told(wanted: bool) -> Iterator[None]:
     from torch._dynamo.exc import TorchDynamoException  # takes as long to import as the rest of torch
 
     try:
-        yield
+        with warnings.catch_warnings():
+            # Said on GPUs that could round float32 products to 10 bits: that is for the training's precision to say.
+            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores", category=UserWarning)
+            yield
     except TorchDynamoException as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise UsageError(f"this network could not be compiled: {' '.join(lines[:2])}", hint=OFF) from error
