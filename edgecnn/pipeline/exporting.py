@@ -83,7 +83,7 @@ def _with_io(bundle: Bundle, formats: tuple[Format, ...] | None, io: IO) -> tupl
     if bundle.manifest.precision != Precision.INT8:
         raise UsageError(
             f"{bundle.path} is {bundle.manifest.precision}: its files cannot have {io} pictures and logits",
-            hint="only int8 bundles are integers throughout (--integer-only keeps them so): name one, or leave --io out",
+            hint="only int8 bundles are integers throughout: name one (--integer-only keeps it so), or leave --io out",
         )
     able = tuple(format for format, row in catalog.FORMATS.items() if io in row.ios)
     if refused := [format for format in formats or () if format not in able]:
