@@ -22,7 +22,7 @@ What differs from the paper, and why:
   for inputs that are noisy themselves is easily fitted to the pictures.
 
 Mean KL divergence from the float network on other pictures (488 photos, 1,000 of CIFAR-10), 512 pictures at hand, and
-the CPU seconds it takes:
+the CPU seconds it takes (idle - beside other work):
 
     network, bits of the weights, how they were rounded       before     after    seconds
     MCUNet-320kB at 176 px, 8, to nearest                     0.0736    0.0209      31-57
