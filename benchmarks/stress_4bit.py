@@ -5,9 +5,10 @@
 All weights of a trained network, the first and last layer included, are rounded to 15 values (4 bits) at ONE scale per
 tensor; activations are int8, biases int32, as in every int8 network of edgecnn, and the result is computed in integers.
 
-    plain      the scale of the largest weight, each weight to its nearest step
-    clipped    the scale of least squared error (``compress/grid.py``), each weight to its nearest step
-    repaired   that scale, weights rounded by second order (``compress/rounding.py``); no training
+    plain           the scale of the largest weight, each weight to its nearest step
+    clipped         the scale of least squared error (``compress/grid.py``), each weight to its nearest step
+    repaired        that scale, weights rounded by second order (``compress/rounding.py``); no training
+    reconstructed   from these, the rounding learned layer by layer (``compress/adaround.py``)
 
 The share of the lost accuracy that is recovered is ``(repaired - plain) / (float - plain)``, with a bootstrap interval
 over pictures. Network and pictures as ``int8_subjects.py`` has them: 512 calibrate, others are counted. Seen in the
@@ -28,9 +29,10 @@ from figures import record, save_result
 from int8_subjects import SUBJECTS, Pictures, Places, load_pictures
 from numpy.typing import NDArray
 
+from edgecnn.compress.adaround import reconstructed
 from edgecnn.compress.calibrate import measured
 from edgecnn.compress.grid import Grid
-from edgecnn.compress.quantize import quantize
+from edgecnn.compress.quantize import decompose, quantize
 from edgecnn.compress.rounding import InputMoments, rounded
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpret import run
@@ -44,17 +46,20 @@ BATCH = 32
 
 
 def networks(graph: Graph, pictures: Pictures, bits: int) -> dict[str, Graph]:
-    """The float network and the three ways to few bits, by name."""
+    """The float network and the ways to few bits, by name."""
     moments = InputMoments(graph)
     batches = (pictures.calibration[at : at + BATCH] for at in range(0, len(pictures.calibration), BATCH))
     ranges = measured(graph, batches, "auto", moments.see).ranges
     plain, clipped = (Grid(bits, per_tensor=True, clipped=clip) for clip in (False, True))
     nearest = quantize(graph, ranges, grid=clipped)
+    repaired = rounded(graph, nearest, moments.matrices(), clipped.largest)
+    learned = reconstructed(decompose(graph), repaired, pictures.calibration, largest=clipped.largest)
     return {
         "float": graph,
         "plain": quantize(graph, ranges, grid=plain),
         "clipped": nearest,
-        "repaired": rounded(graph, nearest, moments.matrices(), clipped.largest),
+        "repaired": repaired,
+        "reconstructed": learned,
     }
 
 

@@ -23,7 +23,7 @@ from edgecnn.pipeline.verifying import verify as verify_bundle
 from edgecnn.recipe import Recipe, load, parse
 from edgecnn.report.rows import ParityRow, Row
 from edgecnn.runtimes.ports import Normalization
-from edgecnn.spec import Format, Runtime
+from edgecnn.spec import IO, Format, Runtime
 from edgecnn.steps import PruneStep, QatTraining, QuantizeStep, Training, TrainStep
 
 DEFAULT_RUNTIMES = (Runtime.TORCH, Runtime.ONNXRUNTIME, Runtime.LITERT)
@@ -109,20 +109,22 @@ def export(
     path: str | Path,
     formats: Sequence[Format | str] | None = None,
     *,
+    io: IO | str = IO.PICTURE,
     verify: bool = True,
     force: bool = False,
     context: Context | None = None,
 ) -> list[Exported]:
     """Render a bundle, or every bundle of a run, into files; each passes the parity gate before it appears.
 
-    ``formats``: by default all that a bundle's precision has a form in. Raises ``UsageError`` for one it has not.
+    ``formats``: by default all that a bundle's precision has a form in. ``io``: what the files take and give
+    (``spec.IO``). Raises ``UsageError`` for one that a bundle cannot have.
     """
     chosen = None
     if formats is not None:
         chosen = tuple(Format(name) for name in formats if catalog.row(catalog.FORMATS, name, "format"))
     found: list[Exported] = []
     for bundle in find_bundles(Path(path)):
-        found += export_bundle(context or Context(Path(path)), bundle, chosen, verify=verify, force=force)
+        found += export_bundle(context or Context(Path(path)), bundle, chosen, io=IO(io), verify=verify, force=force)
     return found
 
 

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from edgecnn.errors import EdgecnnError, MissingPackageError, ModelError, UsageError
-from edgecnn.spec import Format, Runtime
+from edgecnn.spec import IO, Format, Runtime
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class ModelRow:
 class FormatRow:
     """A file format: ``target(graph, path, meta=...)`` renders it, ``trace(path, images)`` runs it layer by layer.
 
+    ``ios``: what its files may take and give; ``target`` is told by ``io=`` where that is not the first.
+
     ``trace`` is empty where nobody can look inside; ``extra`` names what must be installed to write it, if it is not
     there always: such a format is written where it is asked for.
     """
@@ -53,6 +55,7 @@ class FormatRow:
     extension: str
     package: str
     extra: str = ""
+    ios: tuple[IO, ...] = (IO.PICTURE,)
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ MODELS: dict[str, ModelRow] = {
 FORMATS: dict[Format, FormatRow] = {
     Format.ONNX: FormatRow("edgecnn.export.onnx:render", "edgecnn.export.onnx:trace", ".onnx", "onnx"),
     Format.TFLITE: FormatRow(
-        "edgecnn.export.tflite:render", "edgecnn.export.tflite:trace", ".tflite", "ai-edge-litert"
+        "edgecnn.export.tflite:render", "edgecnn.export.tflite:trace", ".tflite", "ai-edge-litert", ios=tuple(IO)
     ),
     Format.PTE: FormatRow("edgecnn.export.executorch:render", "", ".pte", "executorch", "executorch"),
 }

@@ -115,6 +115,11 @@ def _check_scheme(where: str, step: QuantizeStep) -> None:
             f"{where} trains quantized numbers (qat), which is for int8; the scheme is {step.scheme}",
             hint="leave qat out, or take the scheme int8",
         )
+    if step.integer_only and step.scheme is not Scheme.INT8:
+        raise UsageError(
+            f"{where} is to stay in integers (integer_only), which is for int8; the scheme is {step.scheme}",
+            hint="leave integer_only out, or take the scheme int8",
+        )
     if step.runtime is not None:
         _check_runtime(where, step, step.runtime)
 

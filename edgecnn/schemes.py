@@ -71,6 +71,10 @@ def way_out(scheme: Scheme, where: Format | Runtime, weight_group: int = 0) -> s
     """What to do where a scheme is refused."""
     if weight_group and not refusal(scheme, where):
         return f"quantize with --set steps.0.weight_group=0 for {where}, or leave {where} out"
+    if scheme is Scheme.MIXED and not refusal(Scheme.INT8, where):
+        return (
+            f"{where} can have int8: quantize with --integer-only, which keeps every layer in it; or leave {where} out"
+        )
     able = [name for name in SCHEMES if not refusal(name, where)]
     return f"{where} can have {', '.join(able)}; or leave {where} out"
 

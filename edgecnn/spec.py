@@ -48,6 +48,18 @@ class Format(StrEnum):
     PTE = "pte"
 
 
+class IO(StrEnum):
+    """What a file takes and gives: the pictures are uint8 pixels, or these minus 128; the logits real or integers.
+
+    ``int8`` and ``uint8`` (TensorFlow's ``inference_input_type`` and ``inference_output_type``) leave nothing in the
+    file that is not an integer, as accelerators and firmware want it; the logits' scale and zero point are in the file.
+    """
+
+    PICTURE = "picture"  # uint8 pictures, float32 logits
+    UINT8 = "uint8"
+    INT8 = "int8"
+
+
 class Scheme(StrEnum):
     """How a float network is written in fewer bits; ``edgecnn.schemes`` says which files and engines can have which.
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgecnn import transforms
-from edgecnn.spec import Format, Runtime, Scheme, Task
+from edgecnn.spec import IO, Format, Runtime, Scheme, Task
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -166,7 +166,8 @@ class QuantizeStep(Settings):
     They are decided after training, on calibration pictures; ``repair`` equalizes channels and rounds weights by what
     they meet; ``qat`` trains the numbers further (``int8`` only). ``weight_group``: of 4-bit weights so many neighbours
     share a scale, 0: all of an output channel. ``max_drop``: percentage points of accuracy that may be lost on the
-    validation pictures before the step says that the numbers are not good enough.
+    validation pictures; where it is more, the step goes on to dearer ways, at last to keeping layers in more bits, so
+    that the scheme ``int8`` may end as ``mixed``, unless it is ``integer_only``: see ``pipeline/climbing.py``.
 
     ``mixed`` keeps layers at ``kept_bits`` (32: float; 16: 16-bit activations, weights int8) until ``max_drop`` is met.
     The weights may grow by the share ``max_growth`` of their bytes in int8, and the share ``max_float`` of the
@@ -187,6 +188,7 @@ class QuantizeStep(Settings):
     calibration_method: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
     repair: bool = True
     max_drop: Annotated[float, Field(ge=0)] = 0.5
+    integer_only: bool = False
     hard_swish: Literal["decompose", "native"] = "decompose"
     qat: QatTraining | None = None
     seed: int = 0
@@ -200,11 +202,13 @@ class ExportStep(Settings):
     """Render files from bundles (all of the run when ``input`` is not given) and verify them unless told not to.
 
     ``formats``: what every one of these bundles must be written in; ``None``: whatever its precision has a form for.
+    ``io``: what the files take and give (``spec.IO``); other than ``picture`` for TFLite files of int8 bundles only.
     """
 
     kind: Literal["export"] = "export"
     input: Name | None = None
     formats: Annotated[tuple[Literal[Format.ONNX, Format.TFLITE, Format.PTE], ...], Field(min_length=1)] | None = None
+    io: IO = IO.PICTURE
     verify: bool = True
     force: bool = False
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecnn import catalog, schemes
+from edgecnn.spec import IO
 
 if TYPE_CHECKING:
     from edgecnn.steps import QatTraining, Training
@@ -26,6 +27,11 @@ OPTIMIZATION = {
 """Settings of a training that suited its network, and need not suit what is made of it."""
 SOURCE = "A folder (train/ val/ test/ or class folders), a .csv, .parquet or datasets folder, digits, torchvision:NAME."
 SCHEME = f"Fewer bits how: {'; '.join(f'{name} ({row.about})' for name, row in schemes.SCHEMES.items())}."
+MAX_DROP = (
+    "Points of accuracy that int8 may lose on validation pictures before dearer ways are tried: normalization "
+    "estimated again, rounding learned, at last the worst layers kept in float."
+)
+INTEGER_ONLY = "Never keep a layer in float (for NPUs and kernels without any): int8 throughout, and what that loses."
 MODEL = f"{', '.join(catalog.MODELS)} or timm:NAME, torchvision:NAME."
 
 
@@ -93,8 +99,9 @@ def compress(
     calibration_method: Annotated[
         str, typer.Option(help="auto, minmax, moving_average, percentile, entropy or mse.")
     ] = "auto",
-    repair: Annotated[bool, typer.Option(help="Equalize channels, round weights by what they meet.")] = True,
-    max_drop: Annotated[float, typer.Option(min=0, help="Points of accuracy that int8 may lose.")] = 0.5,
+    repair: Annotated[bool, typer.Option(help="Equalize channels, round weights by what they meet, and more.")] = True,
+    max_drop: Annotated[float, typer.Option(min=0, help=MAX_DROP)] = 0.5,
+    integer_only: Annotated[bool, typer.Option("--integer-only", help=INTEGER_ONLY)] = False,
     qat: Annotated[
         bool, typer.Option("--qat", help="Train the quantized network too, taught by the float one.")
     ] = False,
@@ -129,6 +136,7 @@ def compress(
             "calibration_method": calibration_method,
             "repair": repair,
             "max_drop": max_drop,
+            "integer_only": integer_only,
         },
         qat=qat_of(parent.manifest.config, qat_epochs, qat_lr) if trained and qat else None,
         seed=seed,
@@ -173,6 +181,12 @@ def export(
             metavar="onnx|tflite|pte", help="May be given twice (default: onnx and tflite, where they can be)."
         ),
     ] = None,
+    io: Annotated[
+        IO,
+        typer.Option(
+            help="Pictures and logits of .tflite files: uint8 pixels and float32, or integers (int8 bundles)."
+        ),
+    ] = IO.PICTURE,
     verify: Annotated[bool, typer.Option(help="Compare each file with the bundle before it is kept.")] = True,
     force: Annotated[
         bool, typer.Option("--force", help="Write it again, and keep it even if it fails the comparison.")
@@ -183,7 +197,7 @@ def export(
     from edgecnn import api
     from edgecnn.cli.progress import context
 
-    for made in api.export(bundle, format or None, verify=verify, force=force, context=context(bundle, data)):
+    for made in api.export(bundle, format or None, io=io, verify=verify, force=force, context=context(bundle, data)):
         print(made.file)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.compress.bits import INT8, Bits, Plan, opened, tensor_bits, with_bits
+from edgecnn.compress.bits import Bits, opened, tensor_bits, with_bits
 from edgecnn.compress.quantize import Gating, decompose, fixed_qparams
 from edgecnn.graph.interpret import run
 from edgecnn.graph.ir import WEIGHTED, Graph, Node
@@ -84,26 +84,22 @@ def candidates(
     width: int = 32,
     *,
     hard_swish: Gating = "decompose",
-    kept: Plan = INT8,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Candidate]:
     """What can be kept ``width`` bits wide, each measured on images (N, H, W, C) uint8 by ``divergence``.
 
-    Twice as many passes over the pictures as there are layers. Graphs as for ``loosened``; ``kept``: what is wider
-    anyway.
+    Twice as many passes over the pictures as there are layers. Graphs as for ``loosened``.
     """
     wanted = run(real, images).numpy()
 
-    def apart(nodes: Collection[str]) -> float:
-        plan = kept.joined(Plan(dict.fromkeys(nodes, width)))
-        graph = loosened(real, integer, plan.bits, hard_swish, plan.unrounded)
-        return divergence(wanted, run(graph, images).numpy())
+    def apart(bits: Bits) -> float:
+        return divergence(wanted, run(loosened(real, integer, bits, hard_swish), images).numpy())
 
-    found, most = [], apart(())
+    found, most = [], apart({})
     choices = _choices(real)
     for number, (layer, nodes) in enumerate(choices):
         tell(f"sensitivity {number + 1}/{len(choices)}: {layer}")
-        found.append(Candidate(layer, nodes, most - apart(nodes)))
+        found.append(Candidate(layer, nodes, most - apart(dict.fromkeys(nodes, width))))
     return found
 
 

@@ -56,7 +56,7 @@ class Observer:
             self.counts += torch.bincount(index, minlength=BINS).numpy()
 
     def _follow(self, values: Tensor) -> None:
-        for picture in values.split(1):
+        for picture in torch.split(values, 1):
             low, high = ends(picture)
             was = (low, high) if self.average is None else self.average
             self.average = was[0] + EMA * (low - was[0]), was[1] + EMA * (high - was[1])

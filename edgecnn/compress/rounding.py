@@ -61,7 +61,7 @@ class InputMoments:
         """Take in a tensor (N, C, H, W) or (N, C), once per pass of pictures."""
         for node in self._readers.get(name, ()):
             seen = self._seen.get(node.name, 0)
-            met = values[None] if node.op is Op.LINEAR else _patches(node, values, self._kernels[node.name], seen)
+            met = values[None] if node.op is Op.LINEAR else patches(node, values, self._kernels[node.name], seen)
             met = F.pad(met, (0, 1), value=1.0)
             products = torch.bmm(met.transpose(1, 2), met) / (met.shape[1] / len(values))
             self._sums[node.name] = products + self._sums[node.name] if seen else products
@@ -129,15 +129,17 @@ def round_weights(
     integers, left = _round_in_order(real, steps.gather(2, places), largest, inverse)
     placed = torch.empty_like(integers).scatter_(2, places, integers)
     return LayerNumbers(
-        placed.reshape(weight.shape).to(torch.int8).numpy(), _bias(left, numbers.scale, source_scale), numbers.scale
+        placed.reshape(weight.shape).to(torch.int8).numpy(),
+        bias_steps(left, numbers.scale, source_scale),
+        numbers.scale,
     )
 
 
-def _bias(real: Tensor, scale: Array, source_scale: float | None) -> Array:
+def bias_steps(real: Tensor, scale: Array, source_scale: float | None) -> Array:
     """Biases (O,) in steps of ``source_scale * scale``, int32, or real ones, float32."""
     if source_scale is None:
         return real.reshape(-1).float().numpy()
-    steps = np.rint(real.reshape(-1).numpy() / (scale.astype(np.float64) * source_scale))
+    steps = np.rint(real.reshape(-1).double().numpy() / (scale.astype(np.float64) * source_scale))
     return np.clip(steps, 1 - 2.0**31, 2.0**31 - 1).astype(np.int32)
 
 
@@ -174,10 +176,13 @@ def _inverse_factor(moments: Tensor, order: Tensor) -> Tensor:
     return factor
 
 
-def _patches(node: Node, values: Tensor, kernel: tuple[int, ...], seen: int) -> Tensor:
-    """What a convolution's weights meet: (groups, N * positions, D), one draw of places per picture."""
+def patches(node: Node, values: Tensor, kernel: tuple[int, ...], seen: int, positions: int = POSITIONS) -> Tensor:
+    """What a convolution's weights meet: (groups, N * positions, D), one draw of places per picture.
+
+    ``values`` (N, C, H, W) is its input, ``kernel`` (height, width); ``seen``: pictures before these.
+    """
     height, width = node.shape[1:]
-    count = min(POSITIONS, height * width)
+    count = min(positions, height * width)
     numbers = np.arange(seen * count, (seen + len(values)) * count).reshape(len(values), count)
     rows, columns = (
         torch.from_numpy((numbers * step % 1.0 * side).astype(np.int64))

@@ -38,7 +38,7 @@ class Simulation:
     """
 
     def __init__(self, real: Graph, integer: Graph) -> None:
-        _check_twins(real, integer)
+        check_twins(real, integer)
         self.real, self.integer = real, integer
         self._weights = {key: torch.from_numpy(np.array(array)) for key, array in real.weights.items()}
         self._rounded = {key: torch.from_numpy(np.array(array)) for key, array in real_weights(integer).items()}
@@ -114,7 +114,8 @@ def is_chosen(name: str, chosen: Chosen) -> bool:
     return chosen if isinstance(chosen, bool) else name in chosen
 
 
-def _check_twins(real: Graph, integer: Graph) -> None:
+def check_twins(real: Graph, integer: Graph) -> None:
+    """Raise ``UsageError`` where the two are not float and int8, or not of the same nodes."""
     if real.quantized or not integer.quantized:
         raise UsageError(
             "a float graph and its int8 graph are wanted, in this order", hint="quantize the float graph first"

@@ -13,6 +13,7 @@ from edgecnn.export.tflite_builder import Quantization
 from edgecnn.export.tflite_moves import MOVES
 from edgecnn.export.tflite_ops import TFLiteWriter, channels_last, symmetric
 from edgecnn.graph.ir import Node, Op, QParams
+from edgecnn.spec import IO
 
 LOGISTIC = {"int8": SMOOTH_GATE, "int16": QParams(1 / 32768, 0, 16)}  # what it demands of its output
 
@@ -24,6 +25,9 @@ def emit_input(w: TFLiteWriter, node: Node) -> None:
         _normalize_per_channel(w, node)
         return
     scale, zero_point = pixel_qparams(w.graph)
+    if w.io is IO.INT8:
+        w.index["image"] = w.index[node.name] = w.named("image", w.tensor(node))
+        return
     numbers = Quantization(np.array([scale]), np.array([zero_point]))
     w.index["image"] = w.builder.activation("image", shape, "uint8", numbers)
     if not w.graph.quantized:
@@ -33,6 +37,20 @@ def emit_input(w: TFLiteWriter, node: Node) -> None:
     real = w.builder.activation(f"{node.name}/real", shape, "float32")
     w.operator("DEQUANTIZE", [w.index["image"]], real, table="DequantizeOptions")
     w.index[node.name] = w.operator("QUANTIZE", [real], w.tensor(node), table="QuantizeOptions")
+
+
+def emit_logits(w: TFLiteWriter, source: int) -> int:
+    """The output ``logits`` from the graph's own: float32, or the integers that were asked for. Returns its index."""
+    name = w.graph.output
+    if name not in w.graph.qparams or w.io is IO.INT8:
+        return w.named("logits", source)
+    shape, own = w.graph.node(name).shape, w.graph.qparams[name]
+    if w.io is IO.PICTURE:
+        logits = w.builder.activation("logits", shape, "float32")
+        return w.operator("DEQUANTIZE", [source], logits, table="DequantizeOptions")
+    numbers = Quantization(np.array([own.scale]), np.array([own.zero_point + 128]))
+    logits = w.builder.activation("logits", shape, "uint8", numbers)
+    return w.operator("QUANTIZE", [source], logits, table="QuantizeOptions")
 
 
 def _normalize_per_channel(w: TFLiteWriter, node: Node) -> None:

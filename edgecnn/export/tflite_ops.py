@@ -30,6 +30,7 @@ from edgecnn.export.tflite_builder import Quantization, TFLiteBuilder
 from edgecnn.export.tflite_padding import padding_word
 from edgecnn.graph.ir import Array, Graph, Node
 from edgecnn.graph.weights import is_int4
+from edgecnn.spec import IO
 
 Options = dict[str, Any]
 
@@ -60,6 +61,7 @@ class TFLiteWriter:
     """The state of one rendering: what each tensor of the graph has become."""
 
     graph: Graph
+    io: IO = IO.PICTURE
     builder: TFLiteBuilder = field(default_factory=TFLiteBuilder)
     index: dict[str, int] = field(default_factory=dict)
     ratio: dict[str, float] = field(default_factory=dict)  # declared scale over the graph's scale, where it is not 1
@@ -91,6 +93,11 @@ class TFLiteWriter:
             self.kind(like or node.name),
             self.quantization(like or node.name, ratio),
         )
+
+    def named(self, name: str, index: int) -> int:
+        """The tensor at ``index``, which is called ``name`` from now on."""
+        self.builder.tensors[index].name = name
+        return index
 
     def true(self, name: str) -> int:
         """The tensor ``name`` at the graph's own scale."""

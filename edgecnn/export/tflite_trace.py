@@ -34,10 +34,11 @@ def trace(path: Path, images: NDArray[np.uint8]) -> dict[str, Array]:
     notes: dict[str, Any] = json.loads(entry)
     names = _make_outputs(model, notes["output"])
     interpreter = module.Interpreter(model_content=pack(model), num_threads=1)
-    source = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(source, images.shape)
+    source = interpreter.get_input_details()[0]
+    interpreter.resize_tensor_input(source["index"], images.shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(source, images)
+    taken = images if source["dtype"] is np.uint8 else (images ^ 0x80).view(np.int8)
+    interpreter.set_tensor(source["index"], taken)
     interpreter.invoke()
     details = {detail["index"]: detail for detail in interpreter.get_output_details()}
     return {

@@ -43,7 +43,12 @@ def kernels(graph: Graph) -> dict[str, Kernel]:
     output, integers or, where that is open, real values.
     """
     nodes = (node for node in graph.nodes if node.op is not Op.INPUT)
-    return {node.name: _RULES[node.op](graph, node) for node in nodes if graph.is_integer(node) or graph.is_open(node)}
+    return {node.name: kernel(graph, node) for node in nodes if graph.is_integer(node) or graph.is_open(node)}
+
+
+def kernel(graph: Graph, node: Node) -> Kernel:
+    """What a node that computes in integers, but not the input, does."""
+    return _RULES[node.op](graph, node)
 
 
 def read_pixels(images: Tensor) -> Tensor:

@@ -12,13 +12,13 @@ from typing import Any
 
 from edgecnn import catalog, schemes
 from edgecnn.bundle import Bundle, dump_json, sha256, write_atomically
-from edgecnn.errors import GateError
+from edgecnn.errors import GateError, UsageError
 from edgecnn.export.meta import meta_of
 from edgecnn.pipeline.context import Context
 from edgecnn.pipeline.loading import is_quantized, preprocess_of, refused, scheme_of
 from edgecnn.pipeline.verifying import Subject, export_row, subject_of
 from edgecnn.report.rows import ParityRow
-from edgecnn.spec import Format, Status
+from edgecnn.spec import IO, Format, Precision, Status
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,17 @@ def export(
     bundle: Bundle,
     formats: tuple[Format, ...] | None = None,
     *,
+    io: IO = IO.PICTURE,
     verify: bool = True,
     force: bool = False,
 ) -> list[Exported]:
-    """Render a bundle into each format, by default into all that its precision has a form in.
+    """Render a bundle into each format, by default into all that its precision and ``io`` have a form in.
 
     A file appears under ``exports/`` only after it passed the gate, or with ``force``. Raises ``UsageError`` for a
-    format that cannot have the bundle's precision, ``GateError`` naming the stage and the first layer that diverges.
+    format that cannot have the bundle's precision or ``io``, ``GateError`` naming the stage and the first layer that
+    diverges.
     """
+    formats = _with_io(bundle, formats, io)
     if formats is None:
         formats = _possible(context, bundle)
     elif is_quantized(bundle):
@@ -55,11 +58,11 @@ def export(
     for format in formats:
         row = catalog.row(catalog.FORMATS, format, "format")
         target = bundle.exports / f"model{row.extension}"
-        if not force and is_current(bundle, target, verify):
+        if not force and is_current(bundle, target, verify, io):
             results.append(Exported(target, format, None, skipped=True))
             continue
         subject = subject or subject_of(context, bundle)
-        results.append(_render(subject, format, target, verify=verify, force=force))
+        results.append(_render(subject, format, target, io, verify=verify, force=force))
         context.tell(f"{target}: {target.stat().st_size:,} bytes{_says(results[-1].parity)}")
     return results
 
@@ -73,20 +76,39 @@ def _possible(context: Context, bundle: Bundle) -> tuple[Format, ...]:
     return tuple(format for format, reason in reasons.items() if not reason)
 
 
-def _render(subject: Subject, format: Format, target: Path, *, verify: bool, force: bool) -> Exported:
+def _with_io(bundle: Bundle, formats: tuple[Format, ...] | None, io: IO) -> tuple[Format, ...] | None:
+    """The formats that were asked for, or where none were those that have this ``io``. Raises ``UsageError``."""
+    if io is IO.PICTURE:
+        return formats
+    if bundle.manifest.precision != Precision.INT8:
+        raise UsageError(
+            f"{bundle.path} is {bundle.manifest.precision}: its files cannot have {io} pictures and logits",
+            hint="only int8 bundles are integers throughout: name one (--integer-only keeps it so), or leave --io out",
+        )
+    able = tuple(format for format, row in catalog.FORMATS.items() if io in row.ios)
+    if refused := [format for format in formats or () if format not in able]:
+        raise UsageError(
+            f"{refused[0]} files take uint8 pictures and give float32 logits, and {io} was asked for",
+            hint=f"--io {io} is for: {', '.join(able)}",
+        )
+    return formats or able
+
+
+def _render(subject: Subject, format: Format, target: Path, io: IO, *, verify: bool, force: bool) -> Exported:
     bundle = subject.bundle
     target.parent.mkdir(exist_ok=True)
     draft = target.with_name(f".draft-{uuid.uuid4().hex[:8]}{target.suffix}")
     try:
         meta = meta_of(bundle.manifest.labels, preprocess_of(bundle), bundle.task)
-        catalog.load(catalog.FORMATS[format].target)(subject.graph, draft, meta=meta)
+        options = {} if io is IO.PICTURE else {"io": io}
+        catalog.load(catalog.FORMATS[format].target)(subject.graph, draft, meta=meta, **options)
         found = export_row(subject, format, draft) if verify else None
         if found is not None and not force:
             _gate(found)
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
-    write_atomically(_note(target), dump_json(_facts(bundle, format, target, found)))
+    write_atomically(_note(target), dump_json(_facts(bundle, format, target, io, found)))
     return Exported(target, format, found, skipped=False)
 
 
@@ -104,8 +126,8 @@ def _gate(found: ParityRow) -> None:
         )
 
 
-def is_current(bundle: Bundle, file: Path, verified: bool) -> bool:
-    """Whether a file was rendered from this very bundle, is unchanged since, and passed the gate when that is asked."""
+def is_current(bundle: Bundle, file: Path, verified: bool, io: IO) -> bool:
+    """Whether a file was rendered so from this very bundle, is unchanged, and passed the gate if that is asked."""
     if not file.is_file() or not _note(file).is_file():
         return False
     try:
@@ -113,6 +135,7 @@ def is_current(bundle: Bundle, file: Path, verified: bool) -> bool:
     except ValueError:
         return False
     same = facts["fingerprint"] == bundle.manifest.fingerprint and facts["sha256"] == sha256(file)
+    same = same and io == facts.get("io", IO.PICTURE)  # of a file from before there was a choice: pictures
     passed = facts["parity"] is not None and facts["parity"]["status"] == Status.OK
     return same and (passed or not verified)
 
@@ -121,10 +144,11 @@ def _note(file: Path) -> Path:
     return file.with_name(file.name + ".json")
 
 
-def _facts(bundle: Bundle, format: Format, file: Path, found: ParityRow | None) -> dict[str, Any]:
+def _facts(bundle: Bundle, format: Format, file: Path, io: IO, found: ParityRow | None) -> dict[str, Any]:
     return {
         "file": file.name,
         "format": format.value,
+        "io": io.value,
         "precision": bundle.manifest.precision,
         "fingerprint": bundle.manifest.fingerprint,
         "sha256": sha256(file),

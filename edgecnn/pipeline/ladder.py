@@ -1,8 +1,8 @@
-"""One way to int8 after another, judged on the same validation pictures."""
+"""One way to int8 after another, judged on the same validation pictures: what a rung is, and who judges it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,14 @@ from edgecnn.measure.stats import paired_difference
 from edgecnn.pipeline.loading import batched
 from edgecnn.spec import Interval, Task
 
-JUDGES = 256  # validation pictures that choose among the rungs
+
+@dataclass(frozen=True)
+class Gain:
+    """What a rung regained of what the best one before it, ``over``, had lost: nats, and percentage points."""
+
+    over: str
+    kl: float
+    points: float
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Rung:
     agreement: float
     drop: Interval
     seconds: float
+    gain: Gain | None = None
 
     def floating(self, graph: Graph, hard_swish: Gating) -> Graph:
         """The float ``graph`` in this rung's terms: the same nodes by name, channels equalized as it has them."""
@@ -46,17 +54,42 @@ class Rung:
         """Whether it loses more than ``max_drop`` points, by what these pictures say."""
         return 100 * self.drop.value > max_drop
 
+    def surely_misses(self, max_drop: float) -> bool:
+        """Whether the whole interval of what it loses lies above ``max_drop`` points."""
+        return 100 * self.drop.low > max_drop
+
+    @property
+    def surely_loses(self) -> bool:
+        """Whether the whole interval of what it loses lies above nothing."""
+        return self.drop.low > 0
+
+    def compared(self, before: Rung) -> Rung:
+        """This rung with its gain over another, judged on the same pictures."""
+        gain = Gain(before.name, before.kl - self.kl, 100 * (before.drop.value - self.drop.value))
+        return replace(self, gain=gain)
+
     def figures(self) -> dict[str, Any]:
         """As a manifest holds it; the drop in percentage points."""
         points = {f"drop{end}": round(100 * value, 3) for end, value in self._ends().items()}
         rounded = {"kl": round(self.kl, 6), "agreement": round(self.agreement, 5), "seconds": round(self.seconds, 1)}
-        return {"rung": self.name, **rounded, **points, "images": self.drop.n}
+        said: dict[str, Any] = {"rung": self.name, **rounded, **points, "images": self.drop.n}
+        if self.gain is not None:
+            kl, gained = round(self.gain.kl, 6), round(self.gain.points, 3)
+            said |= {"over": self.gain.over, "gain_kl": kl, "gain_points": gained}
+        return said
 
     def __str__(self) -> str:
         """One line for the terminal."""
+        gain = self.gain
+        gains = f"; gains {gain.kl:.4f} nats and {gain.points:.2f} points over {gain.over}" if gain else ""
+        return f"{self.name}: {self.standing}, {self.seconds:.1f} s{gains}"
+
+    @property
+    def standing(self) -> str:
+        """How near it came, in words."""
         low, value, high = (100 * self._ends()[end] for end in ("_low", "", "_high"))
         near = f"divergence {self.kl:.4f}, agreement {self.agreement:.1%}"
-        return f"{self.name}: {near}, drop {value:.2f} points ({low:.2f} to {high:.2f}), {self.seconds:.1f} s"
+        return f"{near}, drop {value:.2f} points ({low:.2f} to {high:.2f})"
 
     def _ends(self) -> dict[str, float]:
         return {"": self.drop.value, "_low": self.drop.low, "_high": self.drop.high}
@@ -68,6 +101,10 @@ class Judge:
     def __init__(self, floating: Graph, val: ImageTensors, task: Task) -> None:
         self._val, self._task = val, task
         self._parent = batched(GraphModule(floating).eval(), val.images)
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+        return len(self._val)
 
     def divergence(self, wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float:
         """Mean divergence of logits (N, K) from those that are wanted."""
@@ -86,3 +123,7 @@ class Judge:
             drop=paired_difference(was, now),
             seconds=seconds,
         )
+
+    def again(self, rung: Rung) -> Rung:
+        """A rung that others judged, judged here; what it gained is theirs to say."""
+        return replace(self.rung(rung.name, (rung.graph, rung.changes), rung.seconds), gain=rung.gain)

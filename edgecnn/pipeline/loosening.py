@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgecnn.compress import equalize, mixed, ptq
-from edgecnn.compress.bits import INT8, Plan
 from edgecnn.graph.ir import WEIGHTED, Graph
 from edgecnn.pipeline.context import Context
 from edgecnn.pipeline.ladder import Judge, Rung
@@ -23,11 +22,10 @@ def loosen(
     pictures: ptq.Pictures,
     judge: Judge,
     step: QuantizeStep,
-    plan: Plan = INT8,
 ) -> tuple[Rung | None, dict[str, Any]]:
     """What keeping layers of ``start``, an int8 rung of the float ``graph``, in more bits makes of it; and its figures.
 
-    ``plan``: what is wider anyway. ``None`` where nothing regains anything within the budget.
+    ``None`` where nothing regains anything within the budget.
     """
     began = time.perf_counter()
     real = equalize.rewrite(graph, start.changes)
@@ -35,15 +33,12 @@ def loosen(
     budget = mixed.Cost(round(step.max_growth * whole.size_bytes), round(step.max_float * whole.macs))
 
     def rung(nodes: Kept) -> Rung:
-        wider = plan.joined(Plan(dict.fromkeys(nodes, step.kept_bits)))
-        numbers = mixed.loosened(real, start.graph, wider.bits, step.hard_swish, wider.unrounded)
+        numbers = mixed.loosened(real, start.graph, dict.fromkeys(nodes, step.kept_bits), step.hard_swish)
         return judge.rung("mixed", (numbers, start.changes), time.perf_counter() - began)
 
     some = ptq.first(pictures, mixed.PICTURES)
     context.tell(f"{step.output}: what each layer costs in int8, on {len(some)} pictures")
-    found = mixed.candidates(
-        real, start.graph, some, judge.divergence, step.kept_bits, hard_swish=step.hard_swish, kept=plan
-    )
+    found = mixed.candidates(real, start.graph, some, judge.divergence, step.kept_bits, hard_swish=step.hard_swish)
     plans = mixed.plans(real, found, budget, step.kept_bits)
     if not plans:
         return None, {}

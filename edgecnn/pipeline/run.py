@@ -40,7 +40,7 @@ def run(context: Context, recipe: Recipe) -> None:
                 quantize(context, open_bundle(context.run / str(step.input)), step)
             case ExportStep():
                 for bundle in chosen(context.run, step.input):
-                    export(context, bundle, step.formats, verify=step.verify, force=step.force)
+                    export(context, bundle, step.formats, io=step.io, verify=step.verify, force=step.force)
                     if step.verify:
                         gate_files(context, verify(context, bundle))
             case BenchmarkStep():

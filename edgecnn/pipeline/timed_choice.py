@@ -24,7 +24,7 @@ from typing import Any
 
 from edgecnn import catalog
 from edgecnn.compress import alike, equalize, mixed, ptq
-from edgecnn.compress.bits import INT8, Plan
+from edgecnn.compress.bits import INT8, Plan, bits_of
 from edgecnn.compress.calibrate import Pixels
 from edgecnn.compress.mixed import Divergence
 from edgecnn.compress.quantize import Gating
@@ -33,12 +33,12 @@ from edgecnn.graph.interpret import run
 from edgecnn.graph.ir import Graph
 from edgecnn.measure.latency import compare
 from edgecnn.measure.machine import describe
-from edgecnn.pipeline.context import Context
-from edgecnn.pipeline.ladder import Judge, Rung
+from edgecnn.pipeline.climbing import MIXED, Ladder
+from edgecnn.pipeline.ladder import Rung
 from edgecnn.runtimes.session import Launch, open_session
 from edgecnn.spec import Interval, Runtime
-from edgecnn.steps import QuantizeStep
 
+TIMED = "timed"
 PICTURES = 64  # to compare answers on; some of them take turns while time is measured
 BUDGET_S = 45.0  # of a comparison at most; a quiet machine needs 10 to 20
 PAIRS = 24  # of blocks, from three processes each: fewer have no interval to trust
@@ -79,28 +79,38 @@ def refuse_missing(runtime: Runtime | None) -> None:
         raise MissingPackageError(f"{runtime} is to decide by its time, and is {state}", hint="or leave runtime out")
 
 
-def choose(
-    context: Context, graph: Graph, start: Rung, pictures: ptq.Pictures, judge: Judge, step: QuantizeStep
-) -> tuple[Rung, Plan, dict[str, Any]]:
-    """What suits the step's runtime better than ``start``, an int8 rung of the float ``graph``: the rung, its plan, its
-    figures.
+def choose(ladder: Ladder, start: Rung) -> tuple[Rung, dict[str, Any]]:
+    """The rung that suits the step's runtime better than ``start``, the best of the ladder so far, and its figures.
+
+    What ``start`` has in more bits stays so.
     """
+    step, graph = ladder.step, ladder.graph
     assert step.runtime is not None
-    began = time.perf_counter()
-    real = equalize.rewrite(graph, start.changes)
+    began, judge = time.perf_counter(), ladder.judge
+    integer = ladder.decided if start.name == MIXED else start
+    real = equalize.rewrite(graph, integer.changes)
+    base = Plan({name: width for name, width in bits_of(start.graph).items() if name in real.by_name})
+    images = ptq.first(ladder.pictures, PICTURES)
     plan, tried = fitted(
-        (real, start.graph),
+        (real, integer.graph),
         step.runtime,
-        ptq.first(pictures, PICTURES),
+        images,
         judge.divergence,
-        lambda numbers: judge.rung("timed", (numbers, start.changes), 0.0).kl,
+        lambda numbers: judge.rung(TIMED, (numbers, integer.changes), 0.0).kl,
+        base=base,
         hard_swish=step.hard_swish,
-        tell=lambda line: context.tell(f"{step.output}: {line}"),
+        tell=ladder.tell,
     )
-    numbers = mixed.loosened(real, start.graph, plan.bits, step.hard_swish, plan.unrounded)
-    rung = judge.rung("timed", (numbers, start.changes), time.perf_counter() - began)
+    numbers = mixed.loosened(real, integer.graph, plan.bits, step.hard_swish, plan.unrounded)
+    rung = judge.rung(TIMED, (numbers, integer.changes), time.perf_counter() - began).compared(start)
+    ladder.tell(str(rung))
+    ladder.rungs.append(rung)
+    with _course(step.runtime, images) as course:
+        over_float = course.ratio(course.file(numbers), course.file(graph))
+    slower = "; it is slower than float there: deploy the float file" if over_float.low > 1 else ""
+    ladder.tell(f"{step.runtime}: {_words(over_float)} of the float file{slower}")
     figures = {"clock": CLOCK, "threads": 1, "host": describe().cpu, "groups": [each.figures() for each in tried]}
-    return rung, plan, {"timed": figures}
+    return rung, {"timed": {**figures, "over_float": _rounded(over_float)}}
 
 
 def fitted(
@@ -110,19 +120,21 @@ def fitted(
     divergence: Divergence,
     judged: Callable[[Graph], float],
     *,
+    base: Plan = INT8,
     hard_swish: Gating = "decompose",
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Plan, list[Tried]]:
     """What of the int8 twin of a float graph (float first) is kept otherwise for a runtime, and all that was tried.
 
-    ``judged`` says how far numbers are from the float network's, in nats. Raises ``RuntimeFailure`` where the runtime
-    refuses a file.
+    ``base``: what is in more bits anyway. ``judged`` says how far numbers are from the float network's, in nats. Raises
+    ``RuntimeFailure`` where the runtime refuses a file.
     """
     real, integer = twins
-    plan, tried = INT8, []
+    plan, tried = base, []
+    numbers = mixed.loosened(real, integer, plan.bits, hard_swish)
     with _course(runtime, images) as course:
-        fastest = course.file(integer)
-        near = judged(integer), course.apart(fastest, integer, divergence)
+        fastest = course.file(numbers)
+        near = judged(numbers), course.apart(fastest, numbers, divergence)
         for name, group in alike.groups(real).items():
             wider = plan.joined(group)
             if wider == plan:
@@ -138,18 +150,6 @@ def fitted(
             if kept:
                 plan, fastest, near = wider, file, found
     return plan, tried
-
-
-def against_float(
-    context: Context, graph: Graph, numbers: Graph, pictures: ptq.Pictures, step: QuantizeStep
-) -> dict[str, Any]:
-    """The time of the chosen ``numbers`` over that of the float ``graph``, measured alike; told where it is more."""
-    assert step.runtime is not None
-    with _course(step.runtime, ptq.first(pictures, PICTURES)) as course:
-        ratio = course.ratio(course.file(numbers), course.file(graph))
-    slower = "; it is slower than float there: deploy the float file" if ratio.low > 1 else ""
-    context.tell(f"{step.output}: {step.runtime}: {_words(ratio)} of the float file{slower}")
-    return {"over_float": _rounded(ratio)}
 
 
 def _is_worth_it(ratio: Interval, found: tuple[float, float], before: tuple[float, float]) -> bool:

@@ -162,3 +162,22 @@ def test_files_are_written_without_verification_when_the_pictures_are_gone(cli: 
     command = ("export", run / "pruned-int8", "--format", "onnx", "--force")
     assert "say where they are now" in cli(*command).err
     assert cli(*command, "--no-verify").code == 0
+
+
+def test_a_file_of_integers_is_written_verified_and_replaced_by_one_for_pictures(cli: Cli, run: Path) -> None:
+    bundle = run / "pruned-int8"
+    facts = bundle / "exports" / "model.tflite.json"
+    for io in ("int8", "picture"):
+        outcome = cli("export", bundle, "--io", io, "--format", "tflite")
+        assert outcome.code == 0, outcome.err
+        assert json.loads(facts.read_text())["io"] == io
+        assert json.loads(facts.read_text())["parity"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(("stage", "more"), [("float", ()), ("pruned-int8", ("--format", "onnx"))])
+def test_integers_are_not_for_every_bundle_and_format(
+    cli: Cli, finished_run: Path, stage: str, more: tuple[str, ...]
+) -> None:
+    outcome = cli("export", finished_run / stage, "--io", "int8", *more)
+    assert outcome.code == 2
+    assert "int8" in outcome.err

@@ -65,6 +65,7 @@ def scheme(name: str, **settings: Any) -> dict[str, Any]:
         (["train", scheme("int4-weights"), {"kind": "export", "formats": ["tflite"]}], {}, "one scale per output"),
         ([{"kind": "export", "formats": ["onnx"], "input": "d"}], {"d": "int8-dynamic"}, "'d' is int8-dynamic"),
         (["train", scheme("fp16", qat={})], {}, "trains quantized numbers"),
+        (["train", scheme("mixed", integer_only=True)], {}, "is to stay in integers"),
         (["train", scheme("fp16"), scheme("int8")], {}, "'fp16' is fp16 already"),
     ],
 )
