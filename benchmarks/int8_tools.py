@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -145,8 +146,13 @@ def ort(subject: Subject, calibration: Images, folder: Path, cost: Cost, method:
     return one_by_one(lambda image: session.run(None, {"image": subject.normalized(image)})[0])
 
 
-def aeq(subject: Subject, calibration: Images, folder: Path, cost: Cost, update: str) -> Predict:
-    """ai-edge-quantizer's static_wi8_ai8 on litert-torch's file, channels last; ranges by moving average or min-max."""
+def aeq(
+    subject: Subject, calibration: Images, folder: Path, cost: Cost, update: str, profiler: bool = False
+) -> Predict:
+    """ai-edge-quantizer's static_wi8_ai8 on litert-torch's file, channels last; ranges by moving average or min-max.
+
+    ``profiler``: its faster way to calibrate, which has ranges of its own.
+    """
     import litert_torch
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
@@ -162,14 +168,20 @@ def aeq(subject: Subject, calibration: Images, folder: Path, cost: Cost, update:
         return {name: np.ascontiguousarray(subject.normalized(image).transpose(0, 2, 3, 1))}
 
     with cost:
-        recipes = recipe_manager.RecipeManager()
-        recipes.load_quantization_recipe(recipe.static_wi8_ai8())
-        observed = calibrator.Calibrator(
-            files[0].read_bytes(), num_threads=1, qsv_update_func=getattr(qsv_utils, f"{update}_update")
-        )
-        observed.calibrate({signature: [given(image[None]) for image in calibration]}, recipes)
         worker = quantizer.Quantizer(str(files[0]), recipe.static_wi8_ai8())
-        worker.quantize(observed.get_model_qsvs()).export_model(str(files[1]), overwrite=True)
+        pictures = {signature: [given(image[None]) for image in calibration]}
+        if profiler:
+            mode = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
+            ranges = worker.calibrate(pictures, num_threads=len(os.sched_getaffinity(0)), mode=mode)
+        else:
+            recipes = recipe_manager.RecipeManager()
+            recipes.load_quantization_recipe(recipe.static_wi8_ai8())
+            observed = calibrator.Calibrator(
+                files[0].read_bytes(), num_threads=1, qsv_update_func=getattr(qsv_utils, f"{update}_update")
+            )
+            observed.calibrate(pictures, recipes)
+            ranges = observed.get_model_qsvs()
+        worker.quantize(ranges).export_model(str(files[1]), overwrite=True)
     runner = Interpreter(model_path=str(files[1]), num_threads=1).get_signature_runner(signature)
     (source,), (target,) = runner.get_input_details().values(), runner.get_output_details().values()
 
