@@ -10,7 +10,7 @@ and are made again when it differs.
     training.py      train
     compressing.py   prune
     quantizing.py    quantize: the ladder, whose rungs climbing.py makes and ladder.py judges; loosening.py, mixed
-                     precision, and quantized_training.py, its last rung
+                     precision, quantized_training.py, and timed_choice.py, numbers made for one runtime
     explaining.py    where an int8 bundle loses accuracy: text and page
     verifying.py     parity of every stage against its parent, kept by parity_log.py
     exporting.py     export, and the gate that guards it

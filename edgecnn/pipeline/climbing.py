@@ -27,10 +27,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from edgecnn.compress import adaround, ptq, reestimate
 from edgecnn.compress.bits import whole
+from edgecnn.compress.calibrate import Pixels
 from edgecnn.graph.ir import Graph
 from edgecnn.pipeline.context import Context
 from edgecnn.pipeline.ladder import Judge, Rung
@@ -144,22 +146,18 @@ def _ways(graph: Graph, pictures: ptq.Pictures, step: QuantizeStep) -> tuple[ptq
     return (ptq.plain(graph, pictures, method, step.hard_swish, **more),)
 
 
-def _reestimated(ladder: Ladder) -> None:
-    def make(start: Rung) -> Graph:
-        some = ptq.first(ladder.pictures, reestimate.PICTURES)
-        return reestimate.reestimated(start.floating(ladder.graph, ladder.step.hard_swish), start.graph, some)
+def _corrected(name: str, correct: Callable[[Graph, Graph, Pixels], Graph], count: int) -> Callable[[Ladder], None]:
+    """A rung that corrects the best so far by what its float twin does on the first calibration pictures."""
 
-    if ladder.repairs:
-        ladder.timed("re-estimated", make)
+    def make(ladder: Ladder, start: Rung) -> Graph:
+        floating = start.floating(ladder.graph, ladder.step.hard_swish)
+        return correct(floating, start.graph, ptq.first(ladder.pictures, count))
 
+    def enter(ladder: Ladder) -> None:
+        if ladder.repairs:
+            ladder.timed(name, partial(make, ladder))
 
-def _reconstructed(ladder: Ladder) -> None:
-    def make(start: Rung) -> Graph:
-        some = ptq.first(ladder.pictures, adaround.PICTURES)
-        return adaround.reconstructed(start.floating(ladder.graph, ladder.step.hard_swish), start.graph, some)
-
-    if ladder.repairs:
-        ladder.timed("reconstructed", make)
+    return enter
 
 
 def _mixed(ladder: Ladder) -> None:
@@ -182,5 +180,9 @@ def _mixed(ladder: Ladder) -> None:
         ladder.tell(told(figures))
 
 
-HIGHER = (_reestimated, _reconstructed, _mixed)
+HIGHER = (
+    _corrected("re-estimated", reestimate.reestimated, reestimate.PICTURES),
+    _corrected("reconstructed", adaround.reconstructed, adaround.PICTURES),
+    _mixed,
+)
 """Rungs that are entered only while the best so far misses the gate."""
