@@ -34,8 +34,7 @@ def record(name: str, value: Interval | float, unit: str, *, n: int | None = Non
         "low": round(scale * interval.low, 6) if interval else None,
         "high": round(scale * interval.high, 6) if interval else None,
         "n": interval.n if interval else n,
-        "command": command
-        or "python " + " ".join([sys.argv[0], *("..." if a.startswith("/") else a for a in sys.argv[1:])]),
+        "command": command or _command(sys.argv),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
         "machine": f"{machine.cpu}, {machine.cores} cores, {', '.join(machine.flags) or 'no int8 instructions'}",
@@ -44,6 +43,12 @@ def record(name: str, value: Interval | float, unit: str, *, n: int | None = Non
     figures[name] = entry
     write_atomically(FILE, json.dumps(dict(sorted(figures.items())), indent=1) + "\n")
     print(f"{name}: {entry['value']} {unit}", flush=True)
+
+
+def _command(words: list[str]) -> str:
+    """The script's command line as anyone could give it: no folder of the machine that it ran on."""
+    script = f"benchmarks/{Path(words[0]).name}"
+    return " ".join(["python", script, *("..." if word.startswith("/") else word for word in words[1:])])
 
 
 def load() -> dict[str, Any]:
