@@ -44,10 +44,9 @@ class ModelRow:
 class FormatRow:
     """A file format: ``target(graph, path, meta=...)`` renders it, ``trace(path, images)`` runs it layer by layer.
 
-    ``ios``: what its files may take and give; ``target`` is told by ``io=`` where that is not the first.
-
     ``trace`` is empty where nobody can look inside; ``extra`` names what must be installed to write it, if it is not
-    there always: such a format is written where it is asked for.
+    there always: such a format is written where it is asked for. ``ios``: what its files may take and give; ``target``
+    is told by ``io=`` where that is not a picture and real logits.
     """
 
     target: str

@@ -74,22 +74,14 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     def judge_of(count: int) -> Judge:
         return Judge(graph, load_split(data, Split.VAL, p, limit=count), parent.task)
 
-    ladder = Ladder(context, step, graph, pictures, judge_of)
-    ladder.climb()
-    trained, learned = (None, {}) if settings is None else _trained(ladder, parent, settings, data, work)
-    best = kept = _kept(ladder, trained)
-    suited: dict[str, Any] = {}
-    if step.runtime is not None:
-        best, suited = choose(ladder, kept)
+    best, climbed = _climbed(Ladder(context, step, graph, pictures, judge_of), parent, settings, data, work)
     model = GraphModule(best.graph).eval()
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return batched(model, images)
 
     inherited = {key: parent.manifest.figures[key] for key in ("params", "macs")}
-    figures = {"calibration_images": len(items), **inherited, **ladder.figures, **learned, **suited, "rung": best.name}
-    figures |= ladder.loosened if kept.name == MIXED else {}
-    figures["ladder"] = [rung.figures() for rung in ladder.rungs]
+    figures = {"calibration_images": len(items), **inherited, **climbed}
     figures.update(tested("", parent.task, predict, load_split(data, Split.TEST, p)))
     note_drop(figures, parent)
     with bundles.create(made.target, **made.manifest(figures, _scheme(step, best).value)) as draft:
@@ -105,6 +97,19 @@ def quantize(context: Context, parent: Bundle, step: QuantizeStep) -> Bundle:
     if bundle.manifest.precision == Precision.INT8 and best.surely_misses(step.max_drop):
         tell_why(context, bundle, context.run / f"{stage}-diagnosis.html")
     return bundle
+
+
+def _climbed(
+    ladder: Ladder, parent: Bundle, settings: TrainConfig | None, data: ImageSet, work: Path
+) -> tuple[Rung, dict[str, Any]]:
+    """The rung that is kept when the ladder was climbed as far as the step wants, and the figures of the climb."""
+    ladder.climb()
+    trained, learned = (None, {}) if settings is None else _trained(ladder, parent, settings, data, work)
+    kept = _kept(ladder, trained)
+    best, suited = (kept, {}) if ladder.step.runtime is None else choose(ladder, kept)
+    figures = {**ladder.figures, **learned, **suited, "rung": best.name}
+    figures |= ladder.loosened if kept.name == MIXED else {}
+    return best, figures | {"ladder": [rung.figures() for rung in ladder.rungs]}
 
 
 def _trained(
