@@ -76,7 +76,7 @@ class Ladder:
             if self.missed:
                 enter(self)
         if self.step.scheme is Scheme.MIXED and not self.missed and self.best is self.integers:
-            self.tell(f"int8 loses no more than {self.step.max_drop} points: nothing is kept in more bits")
+            self.tell(f"int8 loses no more than {self.step.max_drop} points: nothing has to be kept in more bits")
 
     @property
     def missed(self) -> bool:

@@ -228,7 +228,7 @@ def test_the_layer_that_int8_breaks_stays_float(trained: Bundle, monkeypatch: py
 def test_mixed_keeps_nothing_where_int8_is_good_enough(trained: Bundle) -> None:
     bundle, told = quantized(trained, "good", scheme=Scheme.MIXED, repair=False, max_drop=100.0)
     assert bundle.manifest.precision == "int8"
-    assert "kept" not in bundle.manifest.figures and any("nothing is kept in more bits" in line for line in told)
+    assert "kept" not in bundle.manifest.figures and any("nothing has to be kept in more bits" in line for line in told)
     assert all(node.bits == 8 for node in load_graph(bundle).nodes)
 
 
